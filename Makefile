@@ -1,0 +1,74 @@
+# Works from a fresh clone with Python 3.11+ and GNU make: `make demo` and `make test` set up what they need.
+# Override on the command line: PYTHON= (the interpreter for .venv), MICROPYTHON= (another unix port).
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-stamp
+BUILD := build
+
+# Debian keeps ip, nft, tcpdump and ethtool in sbin, which is not on every user's PATH.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+MICROPYTHON ?= $(CURDIR)/$(BIN)/micropython
+export MICROPYTHON
+
+# The paths inside a virtual environment are absolute: one that was copied here with the tree is another tree's.
+$(shell [ ! -f $(STAMP) ] || [ "$$(cat $(STAMP))" = "$(CURDIR)" ] || rm -f $(STAMP))
+
+.PHONY: help setup system-packages lint format test demo soak size conformance clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /#/' | \
+		while IFS='#' read -r target text; do printf '  %-16s %s\n' "$$target" "$$text"; done
+
+setup: $(STAMP) system-packages  ## make .venv with the pinned dependencies; check (as root: install) the Debian packages
+
+$(STAMP): requirements-dev.txt pyproject.toml
+	@[ -n "$(PYTHON)" ] || { echo "haaro: Python 3.11 or newer not found. Install it, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@[ ! -f $(STAMP) ] || rm -f $(STAMP)
+	@echo "haaro: setting up $(VENV) with $(PYTHON) (once; again only when the pins change)"
+	@"$(PYTHON)" -m venv $(VENV) || { \
+		echo "haaro: no virtual environment could be made; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@echo "$(CURDIR)" > $(STAMP)
+
+system-packages:
+	@./host_tools/system_packages.sh
+
+lint: $(STAMP)  ## ruff (rules and format), codespell, mypy over wire, core and host
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+format: $(STAMP)  ## rewrite the files as `make lint` wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: setup  ## pytest, then the suite inside MicroPython's unix port
+	@status=0; \
+	$(BIN)/python -m pytest || status=1; \
+	"$(MICROPYTHON)" -X heapsize=384k unix_port_tests/run.py || status=1; \
+	exit $$status
+
+demo: setup  ## three offices in network namespaces find the direct path; report in build/demo
+	$(BIN)/haaro lab demo --out $(BUILD)/demo
+
+soak: setup  ## ten minutes of demo traffic: heap growth, token renewals; report in build/soak
+	$(BIN)/haaro lab soak --out $(BUILD)/soak
+
+size: $(STAMP)  ## .mpy size of every file that the router imports
+	@$(BIN)/python -m tests.meta.mpy_size
+
+conformance: $(STAMP)  ## write docs/conformance.md from the requirement ids in the tests
+	@$(BIN)/python -m tests.meta.conformance
+
+clean:  ## remove build/ and caches (.venv stays: remove it by hand to set up anew)
+	rm -rf $(BUILD) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
