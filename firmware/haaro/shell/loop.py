@@ -1,0 +1,175 @@
+"""The router's one loop: poll, hand over, send what is queued, sleep until the next deadline.
+
+Owns the order of things, nothing else: the core decides, the plane forwards, the platform changes
+links and routes. Called by main.py. After any door of the core it does the same: send what is
+queued, hand on the events, take the new deadline.
+"""
+
+import gc
+import select
+import sys
+
+from haaro.compat import const
+from haaro.shell.clock import Clock, ntp_ms
+from haaro.shell.control import ControlSocket
+from haaro.shell.status import build_status
+
+_MAX_WAIT_MS = const(1000)
+_SLOW_TURN_MS = const(1000)
+# Deregistration is sent twice at most while the answers are waited for.
+_STOP_MS = const(1500)
+
+
+class Loop:
+    """One running router. `machine` is the platform's attachment: links, sockets, plane."""
+
+    def __init__(self, settings, options: dict, machine, random, heap: dict) -> None:
+        from haaro.core.router import Router
+
+        self.options = options
+        self.settings = settings
+        self.machine = machine
+        self.plane = machine.plane
+        self.heap = heap
+        self.clock = Clock()
+        self.poll = select.poll()
+        self.router = Router(settings, random, self.clock.now(), ntp_ms())
+        self.control = ControlSocket(options["socket"], self._answer, self.poll)
+        self._log_info = options["log"] == "info"
+        self._stop_at: int | None = None
+        self._deadline = 0
+        self._slow_at = 0
+
+    def run(self) -> None:
+        """Serve until `stop` was asked for and deregistration is answered or given up."""
+        now = self.clock.now()
+        self.machine.start(self.poll)
+        self._uplinks(now)
+        self._settle(now)
+        gc.collect()
+        poll = self.poll
+        plane = self.plane
+        while self._stop_at is None or (now < self._stop_at and not self.router.stopped):
+            wait = self._deadline - now
+            for obj, event in poll.ipoll(wait if wait > 0 else 0):
+                if not plane.handle(obj, event):
+                    self._control_event(obj)
+            now = self.clock.now()
+            if plane.attention or now >= self._deadline:
+                self._turn(now)
+
+    def close(self) -> None:
+        """Give back sockets, links, rules and routes."""
+        self.control.close()
+        self.machine.stop()
+
+    def _control_event(self, obj) -> None:
+        """A socket of the control plane is readable: its datagrams go to the core, all of them."""
+        now = self.clock.now()
+        if self.control.handle(obj, now):
+            pass
+        elif self.machine.uplink_event(obj):
+            self._uplinks(now)
+        else:
+            receive = self.machine.signalling.receive
+            datagram = receive(obj)
+            while datagram is not None:
+                uplink, src, sport, dst, dport, data = datagram
+                self.router.receive_datagram(now, uplink, src, sport, dst, dport, data)
+                self._settle(now)
+                datagram = receive(obj)
+        self._settle(now)
+
+    def _turn(self, now: int) -> None:
+        """The control plane's turn: what the plane set aside, hints of traffic, timers."""
+        plane = self.plane
+        router = self.router
+        item = plane.next_control()
+        while item is not None:
+            tunnel, packet, src, sport = item
+            router.receive_tunnelled(now, tunnel, packet, src, sport)
+            item = plane.next_control()
+        item = plane.next_stray()
+        while item is not None:
+            uplink, src, sport, dst, data = item
+            router.receive_stray(now, uplink, src, sport, dst, data)
+            item = plane.next_stray()
+        if plane.wanted_any:
+            plane.wanted_any = False
+            for hint, wanted in enumerate(plane.wanted):
+                if wanted:
+                    plane.wanted[hint] = 0
+                    router.traffic_wanted(now, hint)
+        if now >= self._deadline:
+            for tunnel in router.tunnels.ids():
+                router.tunnel_traffic(
+                    now, tunnel, plane.rx_packets(tunnel), plane.tx_packets(tunnel)
+                )
+            router.handle_timer(now)
+            self.control.expire(now)
+        self._settle(now)
+        if now >= self._slow_at:
+            self._slow_at = now + _SLOW_TURN_MS
+            self.machine.check()
+            self._uplinks(now)
+
+    def _uplinks(self, now: int) -> None:
+        change = self.machine.next_uplink_change()
+        while change is not None:
+            index, up, address, gateway, mtu = change
+            self.router.uplink_changed(now, index, up, address, gateway, mtu)
+            self._settle(now)
+            change = self.machine.next_uplink_change()
+
+    def _settle(self, now: int) -> None:
+        """Hand on the core's events, then send its datagrams (a tunnel exists before its first)."""
+        router = self.router
+        event = router.next_event()
+        while event is not None:
+            self._event(event)
+            event = router.next_event()
+        transmit = router.poll_transmit()
+        while transmit is not None:
+            if transmit.tunnel >= 0:
+                self.plane.send(transmit.tunnel, transmit.payload)
+            else:
+                self.machine.signalling.send(
+                    transmit.uplink, transmit.dst, transmit.dport, transmit.payload
+                )
+            transmit = router.poll_transmit()
+        deadline = router.next_deadline()
+        limit = now + _MAX_WAIT_MS
+        self._deadline = limit if deadline is None or deadline > limit else deadline
+
+    def _event(self, event: tuple) -> None:
+        kind = event[0]
+        if kind == "tunnel":
+            tunnel = self.router.tunnels.get(event[1])
+            if tunnel is None:
+                self.plane.delete_tunnel(event[1])
+            else:
+                self.plane.set_tunnel(
+                    tunnel.id,
+                    tunnel.uplink,
+                    tunnel.local,
+                    tunnel.remote,
+                    tunnel.remote_port,
+                    tunnel.mtu,
+                )
+        elif kind == "routes":
+            routes, sources = self.router.forwarding_table()
+            self.plane.swap(routes, sources)
+        elif self._log_info or event[1] != "info":
+            print("%s: %s" % (event[1], event[2]), file=sys.stderr)
+
+    def _answer(self, word: str) -> dict:
+        now = self.clock.now()
+        if word == "status":
+            return build_status(self, now)
+        if word == "stop":
+            if self._stop_at is None:
+                self._stop_at = now + _STOP_MS
+                self.router.stop(now)
+                self._settle(now)
+            return {"stopping": True}
+        return {"error": "unknown word", "allowed": ["status", "stop"]}

@@ -1,0 +1,102 @@
+"""Mobile router: configuration -> platform -> router -> loop.
+
+    micropython -X heapsize=384k firmware/main.py --config router.json [run|status|stop|check]
+
+`run` is the default. `status` and `stop` ask the running router, `check` reads the files and says
+what is wrong with them. Exit status: 0 done, 1 the router ended on an error (restart it), 2 the
+command or a file cannot be used; `status` gives 0 up, 1 degraded, 2 down.
+"""
+
+import gc
+import sys
+
+_COMMANDS = ("run", "status", "stop", "check")
+_USAGE = "usage: main.py --config router.json [run|status|stop|check]"
+
+
+def run(path):
+    """Run the router described by the file at `path` until `stop`; return the exit status."""
+    gc.collect()
+    start = gc.mem_alloc()
+    # Pools first: once the package is imported the heap is too fragmented for its largest buffers.
+    from haaro.dataplane.pools import make_pools
+
+    pools = make_pools()
+    gc.collect()
+    heap = {"start": start, "pools": gc.mem_alloc() - start}
+    import os
+
+    from haaro.platform.linux import LinuxMachine
+    from haaro.shell.loop import Loop
+
+    settings, options = _load(path)
+    gc.collect()
+    heap["imports"] = gc.mem_alloc() - start - heap["pools"]
+    machine = LinuxMachine(settings, options, pools)
+    loop = Loop(settings, options, machine, os.urandom, heap)
+    try:
+        loop.run()
+    finally:
+        loop.close()
+    return 0
+
+
+def _load(path):
+    from haaro.shell import config
+
+    loaded = config.load(path)
+    # Read once: its tables and checks need not live on the heap for ever.
+    del sys.modules["haaro.shell.config"]
+    return loaded
+
+
+def _ask(path, command):
+    import json
+
+    from haaro.shell.config import socket_path
+    from haaro.shell.control import request
+
+    where = socket_path(path)
+    answer = request(where, command)
+    if answer is None:
+        return _fatal("no router answers at %s; is it running?" % where)
+    print(json.dumps(answer))
+    if command == "status":
+        return {"up": 0, "degraded": 1}.get(answer.get("state"), 2)
+    return 0
+
+
+def _fatal(text):
+    print("A fatal error occurred: %s" % text, file=sys.stderr)
+    return 2
+
+
+def main(arguments):
+    """Carry out one command line; return the exit status."""
+    path = None
+    command = "run"
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word == "--config" and rest:
+            path = rest.pop(0)
+        elif word in _COMMANDS:
+            command = word
+        else:
+            return _fatal("%r is not understood; %s" % (word, _USAGE))
+    if path is None:
+        return _fatal("no configuration given; " + _USAGE)
+    try:
+        if command == "run":
+            return run(path)
+        if command == "check":
+            _load(path)
+            print("%s: ok" % path)
+            return 0
+        return _ask(path, command)
+    except ValueError as error:
+        return _fatal(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,112 @@
+"""`haaro status` and `haaro stop`: ask a running router over its local socket, show the answer."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+DEFAULT_SOCKET = Path("/run/haaro/router.sock")
+EXIT_BY_STATE = {"up": 0, "degraded": 1, "down": 2}
+_TIMEOUT_S = 5.0
+
+
+def request(path: Path, word: str) -> dict[str, Any]:
+    """Return the router's JSON answer to `word`.
+
+    Raises OSError when no router listens at `path`, ValueError when the answer is not JSON.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_TIMEOUT_S)
+        connection.connect(str(path))
+        connection.sendall(word.encode() + b"\n")
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    result: dict[str, Any] = json.loads(answer)
+    return result
+
+
+def socket_of(config: Path | None, path: Path | None) -> Path:
+    """Return the socket to ask: `path` itself, else the one that the router.json `config` names."""
+    if path is not None:
+        return path
+    if config is None:
+        return DEFAULT_SOCKET
+    try:
+        return Path(json.loads(config.read_text())["socket"])
+    except KeyError:
+        return DEFAULT_SOCKET
+    except (OSError, ValueError, TypeError) as error:
+        raise _fail(f"{config}: {error}; give a readable router.json or --socket PATH") from None
+
+
+def status(
+    config: Path | None = typer.Option(None, help="router.json of the router to ask"),
+    path: Path | None = typer.Option(None, "--socket", help="its local socket"),
+    as_json: bool = typer.Option(False, "--json", help="print the answer as it came"),
+) -> None:
+    """Show a running router: uplinks, home agent binding, peers and why each is direct or not.
+
+    Exit status: 0 up, 1 degraded, 2 down or not running.
+    """
+    answer = _ask(socket_of(config, path), "status")
+    if as_json:
+        typer.echo(json.dumps(answer, indent=2))
+    else:
+        show(answer, Console())
+    raise typer.Exit(EXIT_BY_STATE.get(answer.get("state", "down"), 2))
+
+
+def stop(
+    config: Path | None = typer.Option(None, help="router.json of the router to stop"),
+    path: Path | None = typer.Option(None, "--socket", help="its local socket"),
+) -> None:
+    """Stop a running router: it deregisters, takes its routes away and ends."""
+    typer.echo(json.dumps(_ask(socket_of(config, path), "stop")))
+
+
+def _fail(text: str) -> typer.Exit:
+    typer.echo(f"A fatal error occurred: {text}", err=True)
+    return typer.Exit(2)
+
+
+def _ask(path: Path, word: str) -> dict[str, Any]:
+    try:
+        return request(path, word)
+    except (OSError, ValueError) as error:
+        raise _fail(f"no router answers at {path} ({error}); is it running?") from None
+
+
+def show(answer: dict[str, Any], console: Console) -> None:
+    """Print the parts of a status answer that an operator asks for first."""
+    agent = answer["home_agent"]
+    console.print(
+        f"[bold]{answer['name']}[/] {answer['home_address']}: {answer['state']}; home agent"
+        f" {agent['address']} {'registered' if agent['registered'] else 'not registered'}"
+    )
+    uplinks = Table("uplink", "state", "care-of address", "gateway", title="Uplinks")
+    for uplink in answer["uplinks"]:
+        uplinks.add_row(
+            str(uplink["name"]),
+            "up" if uplink["up"] else "down",
+            str(uplink["address"] or "-"),
+            str(uplink["gateway"] or "-"),
+        )
+    console.print(uplinks)
+    peers = Table("peer", "path", "RRSTATE", "prefixes", "why", title="Peers")
+    for peer in answer["peers"]:
+        peers.add_row(
+            peer["home_address"],
+            peer["path"],
+            peer["rrstate"],
+            ", ".join(prefix["prefix"] for prefix in peer["prefixes"]),
+            peer["reason"],
+        )
+    console.print(peers)
+    drops = {name: count for name, count in answer["counters"].items() if count}
+    console.print("counters:", ", ".join(f"{name} {n}" for name, n in drops.items()) or "all 0")
+    console.print(answer["notice"])

@@ -1,0 +1,194 @@
+"""router.json and its secrets: what is refused, and what the refusal says."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from haaro.shell import config
+
+KEY = "00112233445566778899aabbccddeeff"
+CANARY = "c0ffee00c0ffee00c0ffee00"
+
+
+def router(**changes):
+    good = {
+        "version": 1,
+        "name": "A",
+        "home_address": "192.0.2.129",
+        "home_agent": "192.0.2.1",
+        "networks": ["10.1.0.0/24"],
+        "uplinks": [{"name": "wan", "driver": "linux_netdev", "interface": "wan"}],
+        "socket": "/run/haaro/a.sock",
+    }
+    good.update(changes)
+    return {key: value for key, value in good.items() if value is not None}
+
+
+def secrets(**changes):
+    good = {
+        "version": 1,
+        "mobile_home": [{"spi": 256, "algorithm": "hmac-sha256", "key": KEY}],
+        "peers": [{"home_address": "192.0.2.131", "krm": ["aa" * 20]}],
+    }
+    good.update(changes)
+    return good
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_files(top, secret=None, mode=0o600) -> str:
+        path = tmp_path / "router.json"
+        path.write_text(top if isinstance(top, str) else json.dumps(top))
+        beside = tmp_path / "router.secrets.json"
+        beside.write_text(json.dumps(secrets() if secret is None else secret))
+        os.chmod(beside, mode)
+        return str(path)
+
+    return write_files
+
+
+def test_a_complete_file_gives_settings_and_options(write):
+    settings, options = config.load(write(router(lifetime=120, keepalive={"ha_s": 30})))
+    assert settings.home_address == bytes([192, 0, 2, 129])
+    assert settings.networks == [(bytes([10, 1, 0, 0]), 24)]
+    assert settings.lifetime == 120
+    assert settings.ha_keepalive_ms == 30000
+    assert settings.key == bytes.fromhex(KEY)
+    assert settings.static_krm == {bytes([192, 0, 2, 131]): [b"\xaa" * 20]}
+    assert options["uplinks"][0]["interface"] == "wan"
+    assert options["tunnel_interface"] == "haaro0"
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "value", "allowed"),
+    [
+        ({"nework": []}, "nework", "unknown key", "networks"),
+        ({"home_agent": None}, "home_agent", "missing", "required"),
+        ({"home_address": "192.0.2"}, "home_address", "192.0.2", "IPv4 unicast address"),
+        ({"home_address": "224.0.0.1"}, "home_address", "224.0.0.1", "IPv4 unicast address"),
+        ({"home_address": 7}, "home_address", "7", "IPv4 unicast address"),
+        ({"home_address": "192.0.2.1"}, "home_address", "192.0.2.1", "differ from home_agent"),
+        ({"networks": ["10.1.0.0/33"]}, "networks", "10.1.0.0/33", "IPv4 prefix"),
+        ({"networks": ["10.1.0.1/24"]}, "networks", "10.1.0.1/24", "write 10.1.0.0/24"),
+        ({"networks": ["0.0.0.0/0"]}, "networks", "0.0.0.0/0", "1 to 32"),
+        (
+            {"networks": ["10.1.0.0/16", "10.1.2.0/24"]},
+            "networks[1]",
+            "10.1.2.0/24",
+            "overlaps 10.1.0.0/16",
+        ),
+        ({"lifetime": 5}, "lifetime", "5", "30 to 65534"),
+        ({"lifetime": True}, "lifetime", "True", "whole number"),
+        ({"explicit": 1}, "explicit", "1", "true, false"),
+        ({"version": 2}, "version", "2", "one of: 1"),
+        ({"uplinks": []}, "uplinks", "[]", "1 to 8"),
+        ({"uplinks": ["wan"]}, "uplinks[0]", "wan", "object"),
+        (
+            {"uplinks": [{"name": "w", "driver": "token_ring", "interface": "wan"}]},
+            "uplinks[0].driver",
+            "token_ring",
+            "linux_netdev",
+        ),
+        (
+            {
+                "uplinks": [
+                    {"name": "w", "driver": "linux_netdev", "interface": "wan"},
+                    {"name": "w", "driver": "linux_netdev", "interface": "wan2"},
+                ]
+            },
+            "uplinks",
+            "w",
+            "its own name",
+        ),
+        ({"keepalive": {"ha_s": 5}}, "keepalive.ha_s", "5", "10 to 110"),
+        ({"keepalive": {"direct_ms": 100}}, "keepalive.direct_ms", "100", "200 to 60000"),
+        ({"route_optimization": {"cache": 1}}, "route_optimization.cache", "unknown", "cache_cap"),
+    ],
+)
+def test_a_bad_key_is_refused_with_file_key_value_and_what_is_allowed(
+    write, change, key, value, allowed
+):
+    path = write(router(**change))
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(path)
+    text = str(caught.value)
+    assert text.startswith(path + ": ")
+    assert key in text
+    assert value in text
+    assert allowed in text
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', ""])
+def test_a_file_that_is_not_an_object_is_refused(write, text):
+    path = write(text)
+    with pytest.raises(config.ConfigError, match="router.json"):
+        config.load(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "key", "allowed"),
+    [
+        (
+            {"spi": 256, "algorithm": "hmac-md5", "key": CANARY},
+            "key",
+            "16 to 64 octets, this is 12",
+        ),
+        ({"spi": 256, "algorithm": "hmac-md5", "key": CANARY + "zz"}, "key", "hexadecimal"),
+        ({"spi": 255, "algorithm": "hmac-md5", "key": KEY}, "spi", "256 to"),
+        ({"spi": 256, "algorithm": "md5", "key": KEY}, "algorithm", "hmac-sha256"),
+        ({"spi": 256, "algorithm": "hmac-md5"}, "key", "required"),
+    ],
+)
+def test_a_bad_secret_is_refused_and_never_shown(write, row, key, allowed):
+    path = write(router(), secrets(mobile_home=[row]))
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(path)
+    text = str(caught.value)
+    assert "router.secrets.json: mobile_home[0]." + key in text
+    assert allowed in text
+    assert CANARY not in text
+    assert CANARY not in repr(caught.value)
+
+
+def test_a_short_krm_is_refused_and_never_shown(write):
+    peers = [{"home_address": "192.0.2.131", "krm": [CANARY]}]
+    path = write(router(), secrets(peers=peers))
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(path)
+    assert "peers[0].krm[0]" in str(caught.value)
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        {"mobile_home": CANARY},
+        {"peers": [{"home_address": CANARY, "krm": []}]},
+        {"peers": [{"home_address": "192.0.2.131", "krm": CANARY}]},
+        {"mobile_home": [CANARY]},
+    ],
+)
+def test_a_key_in_the_wrong_place_is_not_shown_either(write, secret):
+    path = write(router(), secrets(**secret))
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(path)
+    assert CANARY not in str(caught.value)
+
+
+def test_a_secrets_file_that_others_may_read_is_refused(write):
+    path = write(router(), mode=0o644)
+    with pytest.raises(config.ConfigError, match="chmod 600"):
+        config.load(path)
+
+
+def test_a_missing_secrets_file_is_named(write):
+    path = write(router(secrets="elsewhere.json"))
+    with pytest.raises(config.ConfigError, match=r"elsewhere\.json"):
+        config.load(path)
+
+
+def test_the_socket_path_is_read_without_the_secrets(write):
+    path = write(router())
+    (Path(path).parent / "router.secrets.json").unlink()
+    assert config.socket_path(path) == "/run/haaro/a.sock"
