@@ -30,7 +30,7 @@ def noting(kind, constructor, limit, found):
         value = constructor(*arguments)
         size = octets(value)
         if size > limit:
-            found.append("constructor %s %d" % (kind, size))
+            found.append(f"constructor {kind} {size}")
         return value
 
     return make
@@ -46,7 +46,7 @@ def walk(where, value, limit, found, seen):
     if isinstance(value, _BUFFERS):
         size = octets(value)
         if size > limit:
-            found.append("%s %s %d" % (where, type(value).__name__, size))
+            found.append(f"{where} {type(value).__name__} {size}")
         return
     if isinstance(value, (int, str, float)) or value is None:
         return
@@ -60,7 +60,7 @@ def walk(where, value, limit, found, seen):
     else:
         return
     for key, member in members:
-        walk("%s.%s" % (where, key), member, limit, found, seen)
+        walk(f"{where}.{key}", member, limit, found, seen)
 
 
 def main():

@@ -1,4 +1,4 @@
-"""Pools are made by main.py before the package is imported; importing it allocates no buffer itself."""
+"""Pools are made by main.py before it imports the package; the import allocates no buffer."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).with_name("import_buffers.py")
 
 
 def buffers(path: Path, modules: list[str]) -> list[str]:
-    """Return the findings of import_buffers.py for `modules` found under `path`, on 384 KiB of heap."""
+    """Return the findings of import_buffers.py for `modules` under `path`, on 384 KiB of heap."""
     run = subprocess.run(
         [micropython(), "-X", "heapsize=384k", str(SCRIPT), str(LIMIT), *modules],
         env={**os.environ, "MICROPYPATH": str(path)},

@@ -8,7 +8,7 @@ import pytest
 
 from tests.meta.repository import FIRMWARE, HOST_TOOLS, ROOT, imports, module_name, python_files
 
-# I/O, clocks and randomness: all of these come in as arguments (names with u: MicroPython's old aliases).
+# I/O, clocks and randomness come in as arguments (with u: MicroPython's old aliases).
 FORBIDDEN = {
     *(
         "socket",
@@ -53,9 +53,9 @@ def violations(module: str, is_package: bool, tree: ast.Module) -> Iterator[str]
         top = name.split(".")[0]
         if sans_io and (top in FORBIDDEN or name == "<computed>"):
             yield f"{module}:{line} imports {name}: I/O, time and randomness are arguments here"
-        if rule and top in ("haaro", "haaro_host") and name != "haaro":
-            if not any(within(name, package) for package in ALLOWED[rule]):
-                yield f"{module}:{line} imports {name}: against shell -> core -> wire"
+        ours = top in ("haaro", "haaro_host") and name != "haaro"
+        if rule and ours and not any(within(name, package) for package in ALLOWED[rule]):
+            yield f"{module}:{line} imports {name}: against shell -> core -> wire"
 
 
 def all_violations(files: Iterable[tuple[Path, ast.Module]], root: Path) -> list[str]:
