@@ -1,0 +1,45 @@
+"""The front door of the wire layer: the UDP payload of port 434 to one message object, by its first octet."""
+
+from haaro.compat import const
+from haaro.wire.errors import WireError
+from haaro.wire.registration import REGISTRATION_REPLY as REGISTRATION_REPLY
+from haaro.wire.registration import REGISTRATION_REQUEST as REGISTRATION_REQUEST
+from haaro.wire.registration import RegistrationReply, RegistrationRequest
+from haaro.wire.return_routability import COT as COT
+from haaro.wire.return_routability import COTI as COTI
+from haaro.wire.return_routability import HOT as HOT
+from haaro.wire.return_routability import HOTI as HOTI
+from haaro.wire.return_routability import TestMessage
+from haaro.wire.revocation import REVOCATION as REVOCATION
+from haaro.wire.revocation import REVOCATION_ACK as REVOCATION_ACK
+from haaro.wire.revocation import Revocation, RevocationAck
+from haaro.wire.udp_tunnel import TUNNEL_DATA as TUNNEL_DATA
+from haaro.wire.udp_tunnel import TunnelData
+
+MIP_PORT = const(434)
+
+_CLASSES = {
+    REGISTRATION_REQUEST: RegistrationRequest,
+    REGISTRATION_REPLY: RegistrationReply,
+    TUNNEL_DATA: TunnelData,
+    REVOCATION: Revocation,
+    HOTI: TestMessage,
+    COTI: TestMessage,
+    HOT: TestMessage,
+    COT: TestMessage,
+    REVOCATION_ACK: RevocationAck,
+}
+
+
+def parse(data: bytes):  # type: ignore[no-untyped-def]
+    """Return the message object for `data`, which it keeps; nothing is authenticated yet.
+
+    Raises WireError, and nothing else, when the datagram must be dropped without an answer: empty, unknown_type,
+    message_truncated, ext_overrun, unknown_nonskippable, too_many_extensions, auth_ext_length.
+    """
+    if not data:
+        raise WireError("empty")
+    cls = _CLASSES.get(data[0])
+    if cls is None:
+        raise WireError("unknown_type")
+    return cls(data)

@@ -1,0 +1,141 @@
+"""Prefix compression (RFC 6521 4.1) and the data of the Prefix Advertisement Extension (5.5).
+
+    D M PLen/Info(6) | M=1: Mobile Router HoA (4)
+                     | M=0: Prefix, D=0: 0..4 octets, D=1: one octet ending at bit PLen; then Realm
+
+Structures in priority order; the first is an HoA. Readings A12 to A19, A50, A51.
+"""
+
+from haaro.compat import const
+from haaro.wire.errors import WireError
+from haaro.wire.ipv4 import mask
+from haaro.wire.realms import RealmDecoder, RealmEncoder
+
+_D = const(0x80)
+_M = const(0x40)
+_INFO = const(0x3F)
+_OUTBOUND_ONLY = const(1)
+
+
+class PrefixEncoder:
+    """Delta compression of prefixes; one instance for one Prefix Advertisement."""
+
+    def __init__(self) -> None:
+        self._master = 0
+        self._master_plen = -1
+
+    def encode(self, prefix: bytes, plen: int) -> tuple[int, bytes]:
+        """Return (D, octets) for prefix/plen; host bits are cleared."""
+        value = int.from_bytes(mask(prefix, plen), "big")
+        # A delta shorter than /8 is never emitted [A13], nor one that copies bits the master does not have [A50].
+        if 8 <= plen <= self._master_plen + 8 and not (value ^ self._master) >> (40 - plen):
+            return 1, bytes([(value >> (32 - plen)) & 0xFF])
+        self._master = value
+        self._master_plen = plen
+        return 0, value.to_bytes(4, "big")[: (plen + 7) // 8]
+
+
+class PrefixDecoder:
+    """The mirror of PrefixEncoder."""
+
+    def __init__(self) -> None:
+        self._master: bytes | None = None
+
+    def decode(self, delta: int, plen: int, buf: bytes, off: int, end: int) -> tuple[bytes, int]:
+        """Return (4 octets with host bits cleared, offset after the field).
+
+        Raises WireError plen_33_63, delta_without_master, delta_plen_below_8 or advertisement_truncated.
+        """
+        if plen > 32:
+            raise WireError("plen_33_63")
+        stop = off + (1 if delta else (plen + 7) // 8)
+        if stop > end:
+            raise WireError("advertisement_truncated")
+        if not delta:
+            prefix = mask(bytes(buf[off:stop]) + bytes(4 - (stop - off)), plen)
+            self._master = prefix
+            return prefix, stop
+        if self._master is None:
+            raise WireError("delta_without_master")
+        if plen < 8:
+            raise WireError("delta_plen_below_8")
+        copied = int.from_bytes(mask(self._master, plen - 8), "big")
+        return (copied | buf[off] << (32 - plen)).to_bytes(4, "big"), stop
+
+
+def build_advertisement(routers: list, limit: int | None = None) -> tuple[bytes, int]:
+    """Return (extension data, routers included completely); data is cut before the first structure over `limit`.
+
+    `routers` is [(home address, outbound only, [(prefix, plen, realm)])] in priority order. ValueError on a realm
+    that cannot be encoded.
+    """
+    limit = 0xFFFF if limit is None else limit
+    prefixes = PrefixEncoder()
+    realms = RealmEncoder()
+    out = bytearray()
+    complete = 0
+    for home_address, outbound_only, networks in routers:
+        if len(out) + 5 > limit:
+            break
+        out.append(_M | (_OUTBOUND_ONLY if outbound_only else 0))
+        out.extend(home_address)
+        for prefix, plen, realm in networks:
+            delta, octets = prefixes.encode(prefix, plen)
+            octets += realms.encode(realm)
+            if len(out) + 1 + len(octets) > limit:
+                return bytes(out), complete
+            out.append((_D if delta else 0) | plen)
+            out.extend(octets)
+        complete += 1
+    return bytes(out), complete
+
+
+def check_advertisement(buf: bytes, off: int, end: int) -> None:
+    """Decode the data at buf[off:end] and throw the result away, in constant memory.
+
+    Raises WireError advertisement_empty, advertisement_truncated, first_not_hoa, info_2_63, those of
+    PrefixDecoder and of RealmDecoder.
+    """
+    for _ in _structures(buf, off, end, False):
+        pass
+
+
+def iterate_advertisement(buf: bytes, off: int, end: int):  # type: ignore[no-untyped-def]
+    """Yield (home address, outbound only, [(prefix, plen, realm)]) for each Mobile Router HoA, in order."""
+    current = None
+    for outbound_only, home_address, network in _structures(buf, off, end, True):
+        if home_address is None:
+            current[2].append(network)
+            continue
+        if current is not None:
+            yield current
+        current = (home_address, outbound_only, [])
+    yield current
+
+
+def _structures(buf: bytes, off: int, end: int, text: bool):  # type: ignore[no-untyped-def]
+    """Yield (outbound only, HoA, None) or (None, None, (prefix, plen, realm)); realms only if `text`."""
+    if off >= end:
+        raise WireError("advertisement_empty")
+    if not buf[off] & _M:
+        raise WireError("first_not_hoa")
+    prefixes = PrefixDecoder()
+    realms = RealmDecoder()
+    while off < end:
+        head = buf[off]
+        info = head & _INFO
+        off += 1
+        if head & _M:
+            if info > _OUTBOUND_ONLY:
+                raise WireError("info_2_63")
+            if off + 4 > end:
+                raise WireError("advertisement_truncated")
+            yield info == _OUTBOUND_ONLY, bytes(buf[off : off + 4]), None
+            off += 4
+            continue
+        prefix, off = prefixes.decode(head & _D, info, buf, off, end)
+        if text:
+            realm, off = realms.decode(buf, off, end)
+            yield None, None, (prefix, info, realm)
+        else:
+            off = realms.skip(buf, off, end)
