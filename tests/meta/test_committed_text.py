@@ -9,11 +9,11 @@ from tests.meta.repository import ROOT, committed_files
 
 # Each pattern has a bracket in it, so that this file does not match itself.
 FORBIDDEN = [
-    (r"\.\./(s[h]ared|s[p]ec|des[i]gn|proto[t]ypes)\b", "a folder that a clone does not have"),
-    (r"(?<![\w.])/(w[o]rk|r[o]ot|op[t]|Us[e]rs)/\w", "a path of one machine"),
+    (r"\.\./(s[h]ared|s[p]ec|des[i]gn|prototyp[e]s)\b", "a folder that a clone does not have"),
+    (r"(?<![\w.])/(w[o]rk|ro[o]t|op[t]|Us[e]rs)/\w", "a path of one machine"),
     (r"(?<![\w.])/ho[m]e/(?!user\b)\w", "a path of one machine"),
     (
-        r"\bpyp[i]\.org|pytho[n]hosted|deb\.de[b]ian\.org|registry\.npm[j]s|proxy\.gol[a]ng",
+        r"\bpyp[i]\.org|py[t]honhosted|deb\.de[b]ian\.org|registry\.npm[j]s|proxy\.gol[a]ng",
         "a registry host",
     ),
     (r"--(extra-)?index-u[r]l|--find-lin[k]s", "a package index of one place"),
@@ -51,7 +51,7 @@ def test_no_committed_file_names_the_place_where_it_was_written():
         "see ../sha" + "red/notes.md",
         "[A1] of ../sp" + "ec/interpretations.md",
         "python /wo" + "rk/main/x.py",
-        "cd /ro" + "ot/haaro",
+        "cd /r" + "oot/haaro",
         "https://py" + "pi.org/simple",
         "pip install --index-" + "url x",
         "Co-Auth" + "ored-By: someone",
