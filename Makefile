@@ -32,8 +32,8 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	@[ -n "$(PYTHON)" ] || { echo "haaro: Python 3.11 or newer not found. Install it, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@[ ! -f $(STAMP) ] || rm -f $(STAMP)
 	@echo "haaro: setting up $(VENV) with $(PYTHON) (once; again only when the pins change)"
-	@"$(PYTHON)" -m venv $(VENV) || { \
-		echo "haaro: no virtual environment could be made; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@./host_tools/system_packages.sh "$(PYTHON)"
+	@"$(PYTHON)" -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@echo "$(CURDIR)" > $(STAMP)

@@ -1,22 +1,37 @@
 #!/bin/sh
-# Check that the system tools which the lab and its tests call are there.
-# As root on a Debian-like system install the missing ones; otherwise say which they are and exit 1.
+# Check for what the project needs of the system, beyond Python packages:
+#
+#     system_packages.sh           the tools that the lab and its tests call
+#     system_packages.sh PYTHON    that this interpreter can make virtual environments
+#
+# As root on a Debian-like system install what is missing; otherwise say what it is and exit 1.
 set -u
 
-missing=""
+python=${1:-}
+
 need() { # command, Debian package
     command -v "$1" >/dev/null 2>&1 && return
     case " $missing " in *" $2 "*) ;; *) missing="$missing $2" ;; esac
 }
-need ip iproute2
-need tc iproute2
-need nft nftables
-need iperf3 iperf3
-need tcpdump tcpdump
-need ethtool ethtool
-need ping iputils-ping
-need unshare util-linux
-missing=${missing# }
+
+check() {
+    missing=""
+    if [ -n "$python" ]; then
+        "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="python3-venv"
+        return
+    fi
+    need ip iproute2
+    need tc iproute2
+    need nft nftables
+    need iperf3 iperf3
+    need tcpdump tcpdump
+    need ethtool ethtool
+    need ping iputils-ping
+    need unshare util-linux
+    missing=${missing# }
+}
+
+check
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
@@ -24,15 +39,16 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "haaro: as root on Debian or Ubuntu: apt-get install $missing" >&2
     exit 1
 fi
+
 echo "haaro: installing Debian packages: $missing"
 log=$(mktemp)
+export DEBIAN_FRONTEND=noninteractive
 # shellcheck disable=SC2086  # one word per package
-if { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing; } \
-    >"$log" 2>&1 </dev/null; then
-    rm -f "$log"
-else
+{ apt-get update && apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1 </dev/null
+check
+if [ -n "$missing" ]; then
     cat "$log" >&2
-    rm -f "$log"
-    echo "haaro: apt-get could not install: $missing" >&2
-    exit 1
+    echo "haaro: still missing after apt-get install: $missing" >&2
 fi
+rm -f "$log"
+[ -z "$missing" ]

@@ -4,7 +4,10 @@ import re
 import subprocess
 import tomllib
 
-from tests.meta.repository import ROOT
+import pytest
+
+from tests.meta import mpy_size
+from tests.meta.repository import FIRMWARE, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -47,3 +50,40 @@ def test_ci_calls_only_make_targets():
 
 def test_the_ci_entry_is_executable():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+@pytest.fixture
+def empty_path(tmp_path):
+    """Return a PATH on which there is nothing but an `id` that says: not root."""
+    (tmp_path / "id").write_text("#!/bin/sh\necho 1000\n")
+    (tmp_path / "id").chmod(0o755)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "packages"),
+    [
+        ([], "iproute2 nftables iperf3 tcpdump ethtool iputils-ping util-linux"),
+        (["/nonexistent/python3"], "python3-venv"),
+    ],
+)
+def test_a_user_who_is_not_root_is_told_each_missing_package(empty_path, arguments, packages):
+    script = ROOT / "host_tools" / "system_packages.sh"
+    run = subprocess.run(
+        ["/bin/sh", str(script), *arguments],
+        env={"PATH": empty_path},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert run.stderr.splitlines() == [
+        f"haaro: missing on this system: {packages}",
+        f"haaro: as root on Debian or Ubuntu: apt-get install {packages}",
+    ]
+
+
+def test_the_size_table_follows_imports_inside_functions():
+    files, computed = mpy_size.reachable(FIRMWARE / "main.py")
+    names = {path.relative_to(FIRMWARE).as_posix() for path in files}
+    assert {"main.py", "haaro/__init__.py", "haaro/shell/loop.py", "haaro/wire/ipv4.py"} <= names
+    assert computed == []
