@@ -1,7 +1,7 @@
-"""Authenticators: HMAC (RFC 2104), Mobile-Home (RFC 5944 3.5) and Mobile-Correspondent (RFC 6521 5.3) extensions.
+"""Authenticators: HMAC (RFC 2104), Mobile-Home (RFC 5944 3.5), Mobile-Correspondent (RFC 6521 5.3).
 
-With HMAC-SHA1 and HMAC-SHA256 the Mobile-Home authenticator is the full digest, 20 and 32 octets: RFC 5944 names
-no truncation. The Mobile-Correspondent authenticator is the first 16 octets of HMAC-SHA1.
+With HMAC-SHA1 and HMAC-SHA256 the Mobile-Home authenticator is the full digest, 20 and 32 octets:
+RFC 5944 names no truncation. The Mobile-Correspondent one is the first 16 octets of HMAC-SHA1.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ _BLOCK = const(64)
 _CORRESPONDENT_OCTETS = const(16)  # First (128, HMAC_SHA1 (KRm, Protected Data))
 
 
-def hmac(algorithm: str, key: bytes, *parts: bytes) -> bytes:
-    """Return the whole HMAC digest over the concatenation of `parts`; ValueError on another algorithm."""
+def hmac(algorithm: str, key: bytes, *parts: bytes | bytearray | memoryview) -> bytes:
+    """Return the whole HMAC digest over `parts` in a row; ValueError on another algorithm."""
     if algorithm not in ALGORITHMS:
         raise ValueError("unknown algorithm: " + algorithm)
     new = getattr(hashlib, algorithm[5:])
@@ -79,18 +79,18 @@ def append_mobile_home(message: bytearray, spi: int, algorithm: str, key: bytes)
     message.extend(hmac(algorithm, key, message))
 
 
-def append_mobile_correspondent(message: bytearray, krm: bytes, home_index: int, care_of_index: int) -> None:
+def append_mobile_correspondent(
+    message: bytearray, krm: bytes, home_index: int, care_of_index: int
+) -> None:
     """Append the Mobile-Correspondent Authentication Extension over all of `message` so far."""
     off = len(message)
-    message.extend(
-        struct.pack(
-            ">BBBBHH", ROUTE_OPTIMIZATION, 6 + _CORRESPONDENT_OCTETS, 2, 0, home_index, care_of_index
-        )
-    )
+    length = 6 + _CORRESPONDENT_OCTETS
+    head = struct.pack(">BBBBHH", ROUTE_OPTIMIZATION, length, 2, 0, home_index, care_of_index)
+    message.extend(head)
     message.extend(_correspondent(message, off, krm))
 
 
 def _correspondent(raw: bytes | bytearray, off: int, krm: bytes) -> bytes:
-    # RFC 6521 5.3 lists Type, Length and the two indexes, not Subtype and Reserved between them [A03].
+    # RFC 6521 5.3 lists Type, Length and the indexes, not Subtype and Reserved between [A03].
     view = memoryview(raw)
     return hmac(HMAC_SHA1, krm, view[: off + 2], view[off + 4 : off + 8])[:_CORRESPONDENT_OCTETS]

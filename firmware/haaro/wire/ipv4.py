@@ -1,6 +1,6 @@
-"""IPv4, UDP and ICMP headers as the control plane needs them (RFC 791, 768, 792, 1191), and address text.
+"""IPv4, UDP and ICMP as the control plane needs them (RFC 791, 768, 792, 1191), and address text.
 
-Owns no buffer: every function copies out of, or writes into, what its caller gives. Addresses are 4 octets.
+Owns no buffer: functions copy out of, or write into, what they are given. Addresses are 4 octets.
 """
 
 import struct
@@ -18,9 +18,7 @@ FRAGMENTATION_NEEDED = const(4)
 ECHO_REQUEST = const(8)
 TIME_EXCEEDED = const(11)
 
-_HEADER = ">BBHHHBBH4s4s"
 _DF = const(0x4000)
-_MF = const(0x2000)
 _TOS_NETWORK_CONTROL = const(0xC0)  # RFC 1812 4.3.2.5
 
 
@@ -28,21 +26,23 @@ class Ipv4:
     """The fields of one IPv4 header; addresses are 4 octets, lengths and offsets in octets."""
 
     def __init__(self, packet: bytes) -> None:
-        first, self.tos, self.total_length, self.ident, fragment, self.ttl, self.protocol, _, src, dst = (
-            struct.unpack_from(_HEADER, packet)
-        )
-        self.header_length: int = (first & 15) * 4
-        self.df: bool = bool(fragment & _DF)
-        self.more_fragments: bool = bool(fragment & _MF)
-        self.fragment_offset: int = (fragment & 0x1FFF) * 8
-        self.src: bytes = src
-        self.dst: bytes = dst
+        self.header_length = (packet[0] & 15) * 4
+        self.tos = packet[1]
+        self.total_length = packet[2] << 8 | packet[3]
+        self.ident = packet[4] << 8 | packet[5]
+        self.df = bool(packet[6] & 0x40)
+        self.more_fragments = bool(packet[6] & 0x20)
+        self.fragment_offset = ((packet[6] & 31) << 8 | packet[7]) * 8
+        self.ttl = packet[8]
+        self.protocol = packet[9]
+        self.src = bytes(packet[12:16])
+        self.dst = bytes(packet[16:20])
 
 
 def parse_ipv4(packet: bytes) -> Ipv4:
-    """Check version, lengths and header checksum of `packet` (borrowed); octets after Total Length are allowed.
+    """Check version, lengths and header checksum of `packet`; octets may follow Total Length.
 
-    Raises WireError ipv4_truncated, ipv4_version, ipv4_header_length, ipv4_total_length or ipv4_checksum.
+    WireError ipv4_truncated, ipv4_version, ipv4_header_length, ipv4_total_length or ipv4_checksum.
     """
     if len(packet) < 20:
         raise WireError("ipv4_truncated")
@@ -59,7 +59,7 @@ def parse_ipv4(packet: bytes) -> Ipv4:
 
 
 def parse_udp(packet: bytes, ip: Ipv4) -> tuple[int, int, bytes]:
-    """Return (source port, destination port, payload copied) of a whole UDP packet already checked as `ip`.
+    """Return (source port, destination port, payload copied) of a UDP packet parsed as `ip`.
 
     Raises WireError udp_fragment, udp_length or udp_checksum. A zero checksum means none was sent.
     """
@@ -77,7 +77,7 @@ def parse_udp(packet: bytes, ip: Ipv4) -> tuple[int, int, bytes]:
 
 
 def parse_icmp_echo(packet: bytes, ip: Ipv4) -> tuple[bool, int, int, bytes] | None:
-    """Return (is_reply, identifier, sequence, payload copied), or None when it is another ICMP message.
+    """Return (is_reply, identifier, sequence, payload copied), or None for other ICMP messages.
 
     Raises WireError icmp_fragment, icmp_length or icmp_checksum.
     """
@@ -106,11 +106,14 @@ def build_ipv4_into(
     ident: int = 0,
     df: bool = False,
 ) -> int:
-    """Write a 20 octet header with checksum at buf[off:]; return the offset after it. ValueError if over 65535."""
+    """Write a 20 octet header with checksum at buf[off:], return the offset after it.
+
+    ValueError when the packet would be over 65535 octets.
+    """
     if payload_len > 65515:
         raise ValueError("packet over 65535 octets")
-    fragment = _DF if df else 0
-    struct.pack_into(_HEADER, buf, off, 0x45, tos, 20 + payload_len, ident, fragment, ttl, proto, 0, src, dst)
+    struct.pack_into(">BBHHH", buf, off, 0x45, tos, 20 + payload_len, ident, _DF if df else 0)
+    struct.pack_into(">BBH4s4s", buf, off + 8, ttl, proto, 0, src, dst)
     struct.pack_into(">H", buf, off + 10, checksum(buf, off, 20))
     return off + 20
 
@@ -141,10 +144,10 @@ def build_icmp_echo(
 def build_icmp_error(
     src: bytes, icmp_type: int, icmp_code: int, rest4: bytes | int, offending: bytes
 ) -> bytes:
-    """Return an ICMP error to the source of `offending` (borrowed): its header and 8 octets are quoted.
+    """Return an ICMP error to the source of `offending`, of which header and 8 octets are quoted.
 
-    `rest4` is the second word of the ICMP header, or the next-hop MTU in octets (RFC 1191 section 4). Whether an
-    error may be sent at all (not about errors, later fragments, multicast) is the caller's to decide.
+    `rest4` is the second word of the ICMP header, or the next-hop MTU in octets (RFC 1191 4).
+    Whether one may be sent (not about errors, later fragments, multicast) is the caller's to decide.
     """
     rest = struct.pack(">HH", 0, rest4) if isinstance(rest4, int) else rest4
     quoted = bytes(offending[: (offending[0] & 15) * 4 + 8])
@@ -152,7 +155,9 @@ def build_icmp_error(
     return _icmp(src, dst, icmp_type, icmp_code, rest, quoted, _TOS_NETWORK_CONTROL)
 
 
-def _icmp(src: bytes, dst: bytes, kind: int, code: int, rest: bytes, body: bytes, tos: int) -> bytes:
+def _icmp(
+    src: bytes, dst: bytes, kind: int, code: int, rest: bytes, body: bytes, tos: int
+) -> bytes:
     length = 8 + len(body)
     buf = bytearray(20 + length)
     off = build_ipv4_into(buf, 0, PROTOCOL_ICMP, src, dst, length, 64, tos)
@@ -163,7 +168,7 @@ def _icmp(src: bytes, dst: bytes, kind: int, code: int, rest: bytes, body: bytes
 
 
 def checksum(buf: bytes | bytearray, off: int, n: int, start: int = 0) -> int:
-    """Return the RFC 1071 checksum of buf[off:off + n] plus the running sum `start`; 0 over valid data."""
+    """Return the RFC 1071 checksum of buf[off:off + n] and the sum `start`; 0 over valid data."""
     end = off + n
     if n & 1:
         end -= 1
@@ -187,7 +192,7 @@ def text(addr: bytes) -> str:
 
 
 def address(string: str) -> bytes:
-    """Return the 4 octets of a dotted decimal address; ValueError on anything else, leading zeros included."""
+    """Return the 4 octets of a dotted decimal address; ValueError on leading zeros and all else."""
     parts = string.split(".")
     if len(parts) != 4:
         raise ValueError("not an IPv4 address: " + string)
@@ -198,7 +203,7 @@ def address(string: str) -> bytes:
 
 
 def prefix(string: str) -> tuple[bytes, int]:
-    """Return (4 octets, prefix length) of "a.b.c.d/n"; ValueError on a bad form or host bits that are set."""
+    """Return (4 octets, length) of "a.b.c.d/n"; ValueError on a bad form or host bits that are set."""
     parts = string.split("/")
     if len(parts) != 2:
         raise ValueError("not a prefix: " + string)

@@ -1,4 +1,4 @@
-"""The front door of the wire layer: the UDP payload of port 434 to one message object, by its first octet."""
+"""The front door of the wire layer: a UDP payload of port 434 becomes one message object."""
 
 from haaro.compat import const
 from haaro.wire.errors import WireError
@@ -31,11 +31,12 @@ _CLASSES = {
 }
 
 
-def parse(data: bytes):  # type: ignore[no-untyped-def]
+def parse(data: bytes):
     """Return the message object for `data`, which it keeps; nothing is authenticated yet.
 
-    Raises WireError, and nothing else, when the datagram must be dropped without an answer: empty, unknown_type,
-    message_truncated, ext_overrun, unknown_nonskippable, too_many_extensions, auth_ext_length.
+    Raises WireError, and nothing else, when the datagram must be dropped without an answer: empty,
+    unknown_type, message_truncated, ext_overrun, unknown_nonskippable, too_many_extensions or
+    auth_ext_length.
     """
     if not data:
         raise WireError("empty")

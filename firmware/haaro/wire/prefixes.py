@@ -27,7 +27,7 @@ class PrefixEncoder:
     def encode(self, prefix: bytes, plen: int) -> tuple[int, bytes]:
         """Return (D, octets) for prefix/plen; host bits are cleared."""
         value = int.from_bytes(mask(prefix, plen), "big")
-        # A delta shorter than /8 is never emitted [A13], nor one that copies bits the master does not have [A50].
+        # Never a delta shorter than /8 [A13], nor one copying bits the master does not have [A50].
         if 8 <= plen <= self._master_plen + 8 and not (value ^ self._master) >> (40 - plen):
             return 1, bytes([(value >> (32 - plen)) & 0xFF])
         self._master = value
@@ -44,7 +44,7 @@ class PrefixDecoder:
     def decode(self, delta: int, plen: int, buf: bytes, off: int, end: int) -> tuple[bytes, int]:
         """Return (4 octets with host bits cleared, offset after the field).
 
-        Raises WireError plen_33_63, delta_without_master, delta_plen_below_8 or advertisement_truncated.
+        WireError plen_33_63, delta_without_master, delta_plen_below_8, advertisement_truncated.
         """
         if plen > 32:
             raise WireError("plen_33_63")
@@ -64,10 +64,10 @@ class PrefixDecoder:
 
 
 def build_advertisement(routers: list, limit: int | None = None) -> tuple[bytes, int]:
-    """Return (extension data, routers included completely); data is cut before the first structure over `limit`.
+    """Return (extension data, number of routers that are in it completely).
 
-    `routers` is [(home address, outbound only, [(prefix, plen, realm)])] in priority order. ValueError on a realm
-    that cannot be encoded.
+    `routers` is [(home address, outbound only, [(prefix, plen, realm)])] in priority order; the
+    data is cut before the first structure that ends over `limit` octets. ValueError on a bad realm.
     """
     limit = 0xFFFF if limit is None else limit
     prefixes = PrefixEncoder()
@@ -91,30 +91,31 @@ def build_advertisement(routers: list, limit: int | None = None) -> tuple[bytes,
 
 
 def check_advertisement(buf: bytes, off: int, end: int) -> None:
-    """Decode the data at buf[off:end] and throw the result away, in constant memory.
+    """Decode buf[off:end] and throw the result away, in constant memory.
 
-    Raises WireError advertisement_empty, advertisement_truncated, first_not_hoa, info_2_63, those of
-    PrefixDecoder and of RealmDecoder.
+    Raises WireError advertisement_empty, advertisement_truncated, first_not_hoa, info_2_63, and
+    those of PrefixDecoder and RealmDecoder.
     """
     for _ in _structures(buf, off, end, False):
         pass
 
 
-def iterate_advertisement(buf: bytes, off: int, end: int):  # type: ignore[no-untyped-def]
-    """Yield (home address, outbound only, [(prefix, plen, realm)]) for each Mobile Router HoA, in order."""
-    current = None
-    for outbound_only, home_address, network in _structures(buf, off, end, True):
+def iterate_advertisement(buf: bytes, off: int, end: int):
+    """Yield (home address, outbound only, [(prefix, plen, realm)]) in order; WireError as above."""
+    networks: list = []
+    owner = outbound_only = None
+    for outbound, home_address, network in _structures(buf, off, end, True):
         if home_address is None:
-            current[2].append(network)
+            networks.append(network)
             continue
-        if current is not None:
-            yield current
-        current = (home_address, outbound_only, [])
-    yield current
+        if owner is not None:
+            yield owner, outbound_only, networks
+        owner, outbound_only, networks = home_address, outbound, []
+    yield owner, outbound_only, networks
 
 
-def _structures(buf: bytes, off: int, end: int, text: bool):  # type: ignore[no-untyped-def]
-    """Yield (outbound only, HoA, None) or (None, None, (prefix, plen, realm)); realms only if `text`."""
+def _structures(buf: bytes, off: int, end: int, text: bool):
+    """Yield (outbound only, HoA, None) or, only if `text`, (None, None, (prefix, plen, realm))."""
     if off >= end:
         raise WireError("advertisement_empty")
     if not buf[off] & _M:

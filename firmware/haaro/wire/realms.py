@@ -1,11 +1,11 @@
 """Realm compression (RFC 6521 4.2), readings A20 to A29 and A54, A55.
 
-A realm is a string with one character an octet; labels are joined by dots. On the wire a realm is tags then 0:
+A realm is a string with one character an octet, labels joined by dots; on the wire tags, then 0:
 
     0 LENGTH(7) label...    a literal label, 1..127 octets; goes into the dictionary at once
     1 INDEX(7)              a dictionary string: one label or several joined by dots
 
-The dictionary holds 128 strings and rolls over; both ends start empty at each Prefix Advertisement.
+The dictionary holds 128 strings and rolls over; it starts empty for each Prefix Advertisement.
 """
 
 from haaro.compat import const
@@ -70,8 +70,8 @@ class RealmEncoder:
 class RealmDecoder:
     """The mirror of the compressor. All realms given to one instance must lie in the same buffer.
 
-    Each dictionary string is a run of literal labels of that buffer, so a slot is only offset << 8 | octets: no
-    string exists before a caller wants one, and checking costs no heap a realm.
+    Each dictionary string is a run of literal labels of that buffer, so a slot is only
+    offset << 8 | octets: no string exists before a caller wants one, and checking costs no heap.
     """
 
     def __init__(self) -> None:
@@ -93,16 +93,19 @@ class RealmDecoder:
                 n = buf[at]
                 out.extend(buf[at + 1 : at + 1 + n])
                 at += 1 + n
-        realm = str(out, "utf-8") if not out or max(out) < 0x80 else "".join([chr(c) for c in out])
+        plain = not out or max(out) < 0x80
+        realm = str(out, "utf-8") if plain else "".join([chr(c) for c in out])
         if realm != self._last:  # equal neighbours share one string
             self._last = realm
         return self._last, off
 
-    def skip(self, buf: bytes, off: int, end: int | None = None, pieces: list[int] | None = None) -> int:
+    def skip(
+        self, buf: bytes, off: int, end: int | None = None, pieces: list[int] | None = None
+    ) -> int:
         """Check one realm, update the dictionary, return the offset after its end mark.
 
-        `pieces` collects offset << 8 | octets of its parts. Raises WireError realm_truncated, realm_index_unset,
-        realm_label or realm_too_long.
+        `pieces` collects offset << 8 | octets of its parts. Raises WireError realm_truncated,
+        realm_index_unset, realm_label or realm_too_long.
         """
         end = len(buf) if end is None else end
         total = -1
@@ -129,7 +132,9 @@ class RealmDecoder:
                 raise WireError("realm_too_long")
             if pieces is not None:
                 pieces.append(piece)
-        while run < off and run + 1 + buf[run] < off:  # suffixes of two labels or more, longest first
+        while (
+            run < off and run + 1 + buf[run] < off
+        ):  # suffixes of two labels or more, longest first
             self._insert(run << 8 | off - run - 1)
             run += 1 + buf[run]
         return off + 1

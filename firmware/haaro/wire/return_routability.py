@@ -1,7 +1,7 @@
 """Return routability: messages (RFC 6521 5.6 to 5.9), keygen tokens and KRm (3.2).
 
-    HoTI 24, CoTI 25: Type | Reserved | Init Cookie (8)
-    HoT 26, CoT 27:   Type | Reserved | Nonce Index (2) | Init Cookie (8) | Keygen Token (8)
+HoTI 24, CoTI 25: Type | Reserved | Init Cookie (8)
+HoT 26, CoT 27:   Type | Reserved | Nonce Index (2) | Init Cookie (8) | Keygen Token (8)
 """
 
 import hashlib
@@ -36,10 +36,10 @@ class TestMessage:
             pass
         if reply:
             self.nonce_index = data[2] << 8 | data[3]
-            self.cookie = bytes(data[4:12])
-            self.token = bytes(data[12:20])
+            self.cookie = data[4:12]
+            self.token = data[12:20]
         else:
-            self.cookie = bytes(data[2:10])
+            self.cookie = data[2:10]
 
 
 def build_init(kind: int, cookie: bytes) -> bytes:
@@ -58,7 +58,7 @@ def home_keygen_token(kcr: bytes, home_address: bytes, nonce: bytes) -> bytes:
 
 
 def care_of_keygen_token(kcr: bytes, care_of_address: bytes, nonce: bytes) -> bytes:
-    """First (64, HMAC_SHA1 (Kcr, (CoA | nonce | 1))); CoA is the source address of the CoTI as seen [A35]."""
+    """First (64, HMAC_SHA1 (Kcr, (CoA | nonce | 1))); CoA: the source of the CoTI seen [A35]."""
     return hmac(HMAC_SHA1, kcr, care_of_address, nonce, b"\x01")[:8]
 
 

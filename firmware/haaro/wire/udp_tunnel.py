@@ -1,13 +1,13 @@
-"""MIP Tunnel Data Message (RFC 3519 3.3), as the control plane reads it; the data plane has its own leaf.
+"""MIP Tunnel Data Message (RFC 3519 3.3), for the control plane; the data plane has its leaf.
 
-    0: Type = 4 | Next Header | Reserved (2), then the tunnelled packet
+0: Type = 4 | Next Header | Reserved (2), then the tunnelled packet
 """
 
 from haaro.compat import const
 from haaro.wire.errors import WireError
 
 TUNNEL_DATA = const(4)
-TUNNEL = b"\x04\x04\x00\x00"  # IP in UDP, the only encapsulation we send
+TUNNEL_HEADER = b"\x04\x04\x00\x00"  # IP in UDP, the only encapsulation we send
 
 
 class TunnelData:
@@ -17,11 +17,11 @@ class TunnelData:
 
     def __init__(self, data: bytes) -> None:
         self.next_header = parse_tunnel(data)
-        self.payload = bytes(data[4:])
+        self.payload = data[4:]
 
 
 def parse_tunnel(data: bytes) -> int:
-    """Return Next Header; Reserved is ignored. Raises WireError message_truncated or not_tunnel_data."""
+    """Return Next Header; Reserved is ignored. WireError message_truncated or not_tunnel_data."""
     if len(data) < 4:
         raise WireError("message_truncated")
     if data[0] != TUNNEL_DATA:
