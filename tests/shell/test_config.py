@@ -70,7 +70,7 @@ def test_a_complete_file_gives_settings_and_options(write):
         ({"home_address": 7}, "home_address", "7", "IPv4 unicast address"),
         ({"home_address": "192.0.2.1"}, "home_address", "192.0.2.1", "differ from home_agent"),
         ({"networks": ["10.1.0.0/33"]}, "networks", "10.1.0.0/33", "IPv4 prefix"),
-        ({"networks": ["10.1.0.1/24"]}, "networks", "10.1.0.1/24", "write 10.1.0.0/24"),
+        ({"networks": ["10.1.0.1/24"]}, "networks", "10.1.0.1/24", "host bits"),
         ({"networks": ["0.0.0.0/0"]}, "networks", "0.0.0.0/0", "1 to 32"),
         (
             {"networks": ["10.1.0.0/16", "10.1.2.0/24"]},

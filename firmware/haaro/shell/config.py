@@ -190,7 +190,13 @@ def _list_of(check: object, least: int, most: int) -> object:
     def check_list(value: object) -> list:
         if not isinstance(value, list) or not least <= len(value) <= most:
             raise ValueError("must be a list of %d to %d entries" % (least, most))
-        return [check(item) for item in value]  # type: ignore[operator]
+        checked = []
+        for i, item in enumerate(value):
+            try:
+                checked.append(check(item))  # type: ignore[operator]
+            except ValueError as error:
+                raise ValueError("entry %d %s" % (i, error)) from None
+        return checked
 
     return check_list
 
@@ -224,12 +230,10 @@ def _unicast(address: bytes) -> bytes:
 def _network(value: object) -> tuple:
     try:
         net, plen = ipv4.prefix(value)  # type: ignore[arg-type]
-    except (ValueError, TypeError, AttributeError):
-        raise ValueError("must be an IPv4 prefix such as 10.1.0.0/24") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError("must be an IPv4 prefix such as 10.1.0.0/24 (%s)" % error) from None
     if not plen:
         raise ValueError("0.0.0.0/0 cannot be a mobile network; length must be 1 to 32")
-    if ipv4.mask(net, plen) != net:
-        raise ValueError("has host bits; write %s/%d" % (ipv4.text(ipv4.mask(net, plen)), plen))
     return net, plen
 
 
