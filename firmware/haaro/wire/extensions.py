@@ -1,4 +1,4 @@
-"""Extensions of Mobile IP messages: framing (RFC 5944 1.8 to 1.11), a class and an `append_*` a kind.
+"""Extensions of Mobile IP messages: framing (RFC 5944 1.8 to 1.11), a class and `append_*` a kind.
 
     short: Type | Length | Data, or Type | Length | Sub-Type | Data   Length counts all after it
     long:  Type | Sub-Type | Length (2) | Data                          only type 50 [A01]
@@ -110,7 +110,7 @@ class CareOfAddresses:
 
 
 class PrefixAdvertisement:
-    """RFC 6521 5.5, checked as a whole when read [A52]; nothing is built before `routers()`."""
+    """RFC 6521 5.5, checked as a whole when read [A52]; decoded again by each `routers()`."""
 
     def __init__(self, buf: bytes, off: int, end: int) -> None:
         check_advertisement(buf, off, end)

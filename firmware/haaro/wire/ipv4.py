@@ -147,7 +147,7 @@ def build_icmp_error(
     """Return an ICMP error to the source of `offending`, of which header and 8 octets are quoted.
 
     `rest4` is the second word of the ICMP header, or the next-hop MTU in octets (RFC 1191 4).
-    Whether one may be sent (not about errors, later fragments, multicast) is the caller's to decide.
+    Whether one may be sent (never about errors, later fragments, multicast): ask the caller.
     """
     rest = struct.pack(">HH", 0, rest4) if isinstance(rest4, int) else rest4
     quoted = bytes(offending[: (offending[0] & 15) * 4 + 8])
@@ -203,7 +203,7 @@ def address(string: str) -> bytes:
 
 
 def prefix(string: str) -> tuple[bytes, int]:
-    """Return (4 octets, length) of "a.b.c.d/n"; ValueError on a bad form or host bits that are set."""
+    """Return (4 octets, length) of "a.b.c.d/n"; ValueError on a bad form or host bits."""
     parts = string.split("/")
     if len(parts) != 2:
         raise ValueError("not a prefix: " + string)

@@ -1,7 +1,7 @@
 """Registration Request and Reply (RFC 5944 3.3, 3.4) and what every message with extensions has.
 
-    Request: Type 1 | Flags | Lifetime (2) | Home Address | Home Agent | Care-of Address | Ident. (8)
-    Reply:   Type 3 | Code  | Lifetime (2) | Home Address | Home Agent | Ident. (8)
+    Request: Type 1 | Flags | Lifetime (2) | Home Address | Home Agent | Care-of Address | Ident (8)
+    Reply:   Type 3 | Code  | Lifetime (2) | Home Address | Home Agent | Ident (8)
 
 Lifetimes in seconds, 0xffff is infinity. Parsing says what is protected by which authenticator;
 whether that is right is asked of `auth`.
