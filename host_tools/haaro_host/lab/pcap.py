@@ -1,0 +1,224 @@
+"""Reads capture files while they grow and sorts what they hold into flows.
+
+A small reader of its own, independent of the code under test: it knows Ethernet, IPv4, UDP port
+434 and the four octets of an RFC 3519 tunnel header, and nothing of haaro's parsers. Judging is
+`evidence.py`'s job.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from operator import itemgetter
+from pathlib import Path
+
+from haaro_host.lab.plan import MIP_PORT
+
+_FILE_HEADER = 24
+_RECORD_HEADER = 16
+_MAGIC_MICRO = 0xA1B2C3D4
+_MAGIC_NANO = 0xA1B23C4D
+_ETHERNET = 1
+_LINK_HEADER = 14
+_ETHERTYPE_AT = 12
+_SHORTEST = _LINK_HEADER + 20
+_IPV4 = b"\x08\x00"
+_UDP = 17
+_TUNNEL_DATA = 4
+# The octets that decide a flow: fragment field, protocol, addresses and ports, type and tunnel
+# header, inner protocol, inner addresses and ports, first inner payload octet.
+_DECIDING = itemgetter(
+    slice(6, 8), slice(9, 10), slice(12, 24), slice(28, 32), slice(41, 42), slice(44, 56),
+    slice(60, 61),
+)  # fmt: skip
+_FRAGMENT_OFFSET = 0x1FFF
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What a packet looks like from outside. Addresses are dotted quads, "" when absent.
+
+    `kind`: "tunnel" (UDP 434, type 4, next header IPv4), "signalling" (UDP 434, other),
+    "fragment" (not the first of several, so its ports are unknown) or "other".
+    `type` is the first octet of the Mobile IP message, outside a tunnel or inside it, else -1.
+    """
+
+    source: str
+    destination: str
+    kind: str
+    protocol: int
+    type: int = -1
+    inner_source: str = ""
+    inner_destination: str = ""
+    inner_protocol: int = -1
+
+    @property
+    def tunnelled_signalling(self) -> bool:
+        """True for a Mobile IP message carried inside a tunnel."""
+        return self.kind == "tunnel" and self.type >= 0
+
+
+@dataclass(frozen=True)
+class Packet:
+    """One captured packet: seconds since 1970, the IPv4 packet (perhaps cut), its flow."""
+
+    time: float
+    data: bytes
+    flow: Flow
+
+    def message(self) -> bytes:
+        """Mobile IP message it carries, outside a tunnel or inside it; empty if none."""
+        payload = self.data[_header_length(self.data, 0) + 8 :]
+        if self.flow.kind != "tunnel":
+            return payload if self.flow.kind == "signalling" else b""
+        if not self.flow.tunnelled_signalling:
+            return b""
+        inner = payload[4:]
+        return inner[_header_length(inner, 0) + 8 :]
+
+
+class Times:
+    """When the packets of one flow were seen, in order; seconds since 1970."""
+
+    def __init__(self) -> None:
+        self.at = array("d")
+
+    def count(self, since: float = 0.0, until: float = float("inf")) -> int:
+        """Packets seen in [since, until]."""
+        return max(0, bisect_right(self.at, until) - bisect_left(self.at, since))
+
+    def first(self, since: float = 0.0) -> float | None:
+        """Time of the first packet at or after `since`."""
+        index = bisect_left(self.at, since)
+        return self.at[index] if index < len(self.at) else None
+
+    def last(self, until: float = float("inf")) -> float | None:
+        """Time of the last packet at or before `until`."""
+        index = bisect_right(self.at, until)
+        return self.at[index - 1] if index else None
+
+
+class Reader:
+    """Yields the packets of one capture file; may be called again when it has grown."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._at = 0
+        self._order = "<"
+        self._unit = 1e-6
+
+    def raw(self) -> Iterator[tuple[float, bytes]]:
+        """(time, IPv4 packet) of each whole record written since the last call."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as source:
+            source.seek(self._at)
+            data = source.read()
+        at = 0
+        if self._at == 0:
+            if len(data) < _FILE_HEADER:
+                return
+            self._read_file_header(data)
+            at = _FILE_HEADER
+        record = struct.Struct(self._order + "IIII")
+        size = len(data)
+        while at + _RECORD_HEADER <= size:
+            seconds, part, held, _ = record.unpack_from(data, at)
+            body = at + _RECORD_HEADER
+            if body + held > size:
+                break
+            at = body + held
+            if data[body + _ETHERTYPE_AT : body + _LINK_HEADER] == _IPV4 and held >= _SHORTEST:
+                yield seconds + part * self._unit, data[body + _LINK_HEADER : at]
+        self._at += at
+
+    def packets(self) -> Iterator[Packet]:
+        """The same as `raw`, each with its flow."""
+        for time, data in self.raw():
+            yield Packet(time, data, flow_of(data))
+
+    def _read_file_header(self, data: bytes) -> None:
+        for order in "<>":
+            magic = struct.unpack_from(order + "I", data)[0]
+            if magic in (_MAGIC_MICRO, _MAGIC_NANO):
+                self._order = order
+                self._unit = 1e-9 if magic == _MAGIC_NANO else 1e-6
+                link = struct.unpack_from(order + "I", data, 20)[0] & 0xFFFF
+                if link != _ETHERNET:
+                    raise ValueError(f"{self.path}: link type {link} is not Ethernet")
+                return
+        raise ValueError(f"{self.path}: not a capture file")
+
+
+class FlowTable:
+    """Flows of one capture file -> times. `update` reads what came since."""
+
+    def __init__(self, path: Path) -> None:
+        self.flows: dict[Flow, Times] = {}
+        self._reader = Reader(path)
+        self._by_key: dict[bytes, Times] = {}
+
+    def update(self) -> None:
+        """Read on. Costs about two microseconds a packet."""
+        by_key = self._by_key
+        for time, data in self._reader.raw():
+            key = b"".join(_DECIDING(data))
+            times = by_key.get(key)
+            if times is None:
+                flow = flow_of(data)
+                times = by_key[key] = self.flows.setdefault(flow, Times())
+            times.at.append(time)
+
+    def select(self, **wanted: object) -> Times:
+        """Times, merged and sorted, of the flows whose attributes equal `wanted`."""
+        merged = Times()
+        for flow, times in self.flows.items():
+            if all(getattr(flow, key) == value for key, value in wanted.items()):
+                merged.at.extend(times.at)
+        merged.at = array("d", sorted(merged.at))
+        return merged
+
+
+def flow_of(data: bytes) -> Flow:
+    """The flow of an IPv4 packet (at least 20 octets, perhaps cut)."""
+    source, destination = _text(data, 12), _text(data, 16)
+    protocol = data[9]
+    if int.from_bytes(data[6:8], "big") & _FRAGMENT_OFFSET:
+        return Flow(source, destination, "fragment", protocol)
+    udp = _header_length(data, 0)
+    if protocol != _UDP or len(data) < udp + 9 or MIP_PORT not in _ports(data, udp):
+        return Flow(source, destination, "other", protocol)
+    kind, next_header = data[udp + 8], data[udp + 9]
+    inner = udp + 12
+    tunnel = kind == _TUNNEL_DATA and next_header == 4 and len(data) >= inner + 20
+    if not tunnel:
+        return Flow(source, destination, "signalling", protocol, kind)
+    inner_protocol = data[inner + 9]
+    return Flow(
+        source, destination, "tunnel", protocol, _inner_type(data, inner),
+        _text(data, inner + 12), _text(data, inner + 16), inner_protocol,
+    )  # fmt: skip
+
+
+def _inner_type(data: bytes, inner: int) -> int:
+    udp = inner + _header_length(data, inner)
+    later = int.from_bytes(data[inner + 6 : inner + 8], "big") & _FRAGMENT_OFFSET
+    if data[inner + 9] != _UDP or later or len(data) < udp + 9:
+        return -1
+    return data[udp + 8] if MIP_PORT in _ports(data, udp) else -1
+
+
+def _ports(data: bytes, at: int) -> tuple[int, int]:
+    return (data[at] << 8 | data[at + 1], data[at + 2] << 8 | data[at + 3])
+
+
+def _header_length(data: bytes, at: int) -> int:
+    return (data[at] & 15) * 4 if len(data) > at else 20
+
+
+def _text(data: bytes, at: int) -> str:
+    return str(IPv4Address(data[at : at + 4]))
