@@ -1,0 +1,33 @@
+"""The mobility binding (RFC 5944 3.8.1, RFC 5177 6.2.1): what the home agent knows of one router.
+
+Owns the record only. Made by core, kept by store, read by forwarding and the shell.
+"""
+
+from dataclasses import dataclass, field
+
+UDP = "udp"  # RFC 3519: IP in UDP, port 434
+IPIP = "ipip"  # RFC 2003: IP in IP, for routers that did not ask for UDP
+
+# Outer IPv4 (20), UDP (8) and tunnel data header (4); outer IPv4 alone for RFC 2003.
+OVERHEAD = {UDP: 32, IPIP: 20}
+
+
+@dataclass
+class Binding:
+    """One registered router. Addresses are 4 octets; `expires` is NTP ms on the HA's clock."""
+
+    home_address: bytes
+    care_of_address: bytes
+    source: bytes  # the tunnel's far end: source address of the request (RFC 3519 4.6)
+    source_port: int
+    encapsulation: str
+    lifetime: int
+    expires: int
+    nat: bool = False
+    advertise: bool = False
+    outbound_only: bool = False
+    implicit: bool = False
+    prefixes: list[tuple[bytes, int]] = field(default_factory=list)
+    # Counted by the forwarding plane, not stored.
+    rx_packets: int = field(default=0, compare=False)
+    tx_packets: int = field(default=0, compare=False)

@@ -1,0 +1,194 @@
+"""Where an inner packet goes: the forwarding rules (RFC 5177 6.5, 7, 10; RFC 2003 3.2).
+
+Owns the lookup tables, rebuilt as a whole when a binding or the configuration changes. Never sends,
+never changes a packet. Called by core for every packet and by the shell's fast path once a flow.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from haaro.wire.ipv4 import PROTOCOL_UDP
+from haaro.wire.message import MIP_PORT, TUNNEL_DATA
+from haaro_host.home_agent.bindings import UDP, Binding
+from haaro_host.home_agent.config import Config, Prefix
+
+Decision = tuple[Any, ...]  # ("tunnel", Binding) | ("outside",) | ("local",) | ("drop", reason)
+
+OUTSIDE: Decision = ("outside",)
+LOCAL: Decision = ("local",)
+_UNBOUND = None
+_MISS = object()
+
+
+class _Prefixes:
+    """A set of prefixes with a value each; longest match. Built once, then only read."""
+
+    def __init__(self, entries: Iterable[tuple[Prefix, Binding | None]]) -> None:
+        tables: dict[int, dict[int, Binding | None]] = {}
+        for (prefix, plen), value in entries:
+            shift = 32 - plen
+            tables.setdefault(shift, {})[int.from_bytes(prefix, "big") >> shift] = value
+        self._tables = sorted(tables.items())
+
+    def get(self, address: int) -> object:
+        """Return the value of the longest match or _MISS."""
+        for shift, table in self._tables:
+            value = table.get(address >> shift, _MISS)
+            if value is not _MISS:
+                return value
+        return _MISS
+
+
+class Forwarding:
+    """The tables of one moment. `rebuild` makes them anew; `forward` and the look-ups only read."""
+
+    def __init__(self, config: Config) -> None:
+        self.rebuild(config, [])
+
+    def rebuild(self, config: Config, bindings: Iterable[Binding]) -> None:
+        """Make all tables from `config` and the current `bindings`, in order of registration."""
+        bindings = list(bindings)
+        self._address = config.address
+        self._forward_outside = config.forward_outside
+        self._home = _Prefixes((net, None) for net in config.home_networks)
+        self._home_addresses = _Prefixes((net, None) for net in config.home_addresses)
+        # Prefixes that are configured but not registered are known, so that they never leak out.
+        mobile: dict[Prefix, Binding | None] = {}
+        self._default: Binding | None = None
+        for router in config.routers.values():
+            mobile[router.home_address, 32] = _UNBOUND
+            for prefix in router.prefixes:
+                mobile[prefix] = _UNBOUND
+        self._hosts: dict[bytes, Binding] = {}
+        self._ends: dict[tuple[bytes, int], Binding] = {}
+        self._ipip_ends: dict[bytes, Binding] = {}
+        self._end_addresses: set[bytes] = set()
+        self._sources: dict[bytes, _Prefixes] = {}
+        for binding in bindings:
+            self._hosts[binding.home_address] = binding
+            mobile[binding.home_address, 32] = binding
+            for prefix in binding.prefixes:
+                mobile[prefix] = binding
+            own: list[Prefix] = [(binding.home_address, 32), *binding.prefixes]
+            self._sources[binding.home_address] = _Prefixes((net, None) for net in own)
+            if binding.encapsulation == UDP:
+                self._ends[binding.source, binding.source_port] = binding
+            else:
+                self._ipip_ends[binding.source] = binding
+            self._end_addresses.update((binding.source, binding.care_of_address))
+        self._default = mobile.pop((bytes(4), 0), None)
+        self._mobile = _Prefixes(mobile.items())
+
+    def by_tunnel_end(self, source: bytes, port: int) -> Binding | None:
+        """Return the binding whose UDP tunnel ends exactly there (RFC 3519 4.3)."""
+        return self._ends.get((source, port))
+
+    def by_care_of_address(self, source: bytes) -> Binding | None:
+        """Return the binding whose IP-in-IP tunnel ends at `source` (RFC 5177 7)."""
+        return self._ipip_ends.get(source)
+
+    def is_mobile(self, address: bytes) -> bool:
+        """Tell whether `address` is a home address or lies in a mobile network, 0.0.0.0/0 aside."""
+        value = int.from_bytes(address, "big")
+        return self._mobile.get(value) is not _MISS or self._home_addresses.get(value) is not _MISS
+
+    def forward(self, packet: bytes | bytearray | memoryview, binding: Binding | None) -> Decision:
+        """Decide on an inner packet from the tunnel of `binding`, or from outside (None).
+
+        Returns ("tunnel", binding), ("outside",), ("local",) or ("drop", reason).
+        """
+        fault = _malformed(packet)
+        if fault:
+            return ("drop", fault)
+        destination = bytes(packet[16:20])
+        if binding is None:
+            return self._from_outside(packet, bytes(packet[12:16]), destination)
+        return self._from_tunnel(packet, bytes(packet[12:16]), destination, binding)
+
+    def _from_tunnel(
+        self, packet: bytes | bytearray | memoryview, src: bytes, dst: bytes, binding: Binding
+    ) -> Decision:
+        source = int.from_bytes(src, "big")
+        if self._sources[binding.home_address].get(source) is _MISS or src == self._address:
+            return ("drop", "inner_source")
+        if dst == self._address:
+            return LOCAL
+        if packet[8] <= 1:
+            return ("drop", "ttl_expired")
+        if not_unicast(dst):
+            return ("drop", "inner_destination")
+        address = int.from_bytes(dst, "big")
+        target = self._mobile.get(address)
+        if isinstance(target, Binding):
+            return ("drop", "hairpin") if target is binding else ("tunnel", target)
+        if target is _UNBOUND or self._home_addresses.get(address) is not _MISS:
+            return ("drop", "no_binding")
+        if self._home.get(address) is not _MISS:
+            return OUTSIDE
+        if src == binding.home_address and _is_signalling(packet):
+            # CoT and the reply to a peer leave for the peer's care-of address, which is the outer
+            # end of its own tunnel: the one case where an inner packet may go to a tunnel end.
+            return ("drop", "nested_tunnel") if _is_tunnel_data(packet) else OUTSIDE
+        if dst in self._end_addresses:
+            return ("drop", "tunnel_end")
+        if self._default is not None and self._default is not binding:
+            return ("tunnel", self._default)
+        return OUTSIDE if self._forward_outside else ("drop", "outside_not_allowed")
+
+    def _from_outside(
+        self, packet: bytes | bytearray | memoryview, src: bytes, dst: bytes
+    ) -> Decision:
+        source = int.from_bytes(src, "big")
+        if self._mobile.get(source) is not _MISS:
+            return ("drop", "outside_source")
+        if packet[8] == 0:
+            return ("drop", "ttl_expired")
+        if not_unicast(dst):
+            return ("drop", "inner_destination")
+        address = int.from_bytes(dst, "big")
+        target = self._mobile.get(address)
+        if target is _UNBOUND or (
+            target is _MISS and self._home_addresses.get(address) is not _MISS
+        ):
+            return ("drop", "no_binding")
+        if not isinstance(target, Binding):
+            target = self._default if self._forward_outside else None
+            if target is None or dst in self._end_addresses:
+                return ("drop", "not_mobile")
+            return ("tunnel", target)
+        if self._home.get(source) is not _MISS or src == self._address or self._forward_outside:
+            return ("tunnel", target)
+        if dst == target.home_address and _is_signalling(packet):
+            return ("drop", "nested_tunnel") if _is_tunnel_data(packet) else ("tunnel", target)
+        return ("drop", "outside_not_allowed")
+
+
+def _malformed(packet: bytes | bytearray | memoryview) -> str:
+    size = len(packet)
+    if size < 20 or packet[0] >> 4 != 4:
+        return "inner_malformed"
+    header = (packet[0] & 15) * 4
+    if header < 20 or header > size:
+        return "inner_malformed"
+    return "" if packet[2] << 8 | packet[3] == size else "inner_length"
+
+
+def not_unicast(address: bytes) -> bool:
+    """Tell whether no host can have `address`."""
+    # 0/8, loopback, multicast and class E with the limited broadcast.
+    return address[0] in (0, 127) or address[0] >= 224
+
+
+def _is_signalling(packet: bytes | bytearray | memoryview) -> bool:
+    """Tell whether `packet` is whole UDP with source or destination port 434 [A56]."""
+    header = (packet[0] & 15) * 4
+    if packet[9] != PROTOCOL_UDP or packet[6] & 0x3F or packet[7] or len(packet) < header + 8:
+        return False
+    source = packet[header] << 8 | packet[header + 1]
+    destination = packet[header + 2] << 8 | packet[header + 3]
+    return MIP_PORT in (source, destination)
+
+
+def _is_tunnel_data(packet: bytes | bytearray | memoryview) -> bool:
+    header = (packet[0] & 15) * 4
+    return len(packet) > header + 8 and packet[header + 8] == TUNNEL_DATA
