@@ -1,0 +1,77 @@
+"""What every part of the core shares, and the two ways a message leaves. Owned by the router."""
+
+from haaro.core.clock import Clock
+from haaro.core.counters import Counters
+from haaro.core.deadlines import Deadlines
+from haaro.core.events import Queues, Transmit
+from haaro.core.settings import Settings
+from haaro.wire import ipv4
+from haaro.wire.message import MIP_PORT
+
+
+class Uplink:
+    """One way out: its care-of address and whether it is up."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.up = False
+        self.address = b""
+        self.gateway: bytes | None = None
+        self.mtu = 1500
+
+
+class Arrival:
+    """How a datagram came: `path` (PATH_*), uplink or tunnel, and its addresses and ports."""
+
+    def __init__(self, path, uplink, tunnel, src, sport, dst, dport) -> None:
+        self.path = path
+        self.uplink = uplink
+        self.tunnel = tunnel
+        self.src = src
+        self.sport = sport
+        self.dst = dst
+        self.dport = dport
+
+
+PATH_OUTSIDE = 1  # to our care-of address, outside every tunnel
+PATH_HOME = 2  # to our home address, inside the tunnel with the home agent
+PATH_DIRECT = 4  # to our home address, inside a direct tunnel
+
+
+class Context:
+    """Settings, randomness, clock, timers, queues and uplinks of one router."""
+
+    def __init__(self, settings: Settings, random, now: int, ntp_ms: int) -> None:
+        self.settings = settings
+        self.random = random
+        self.clock = Clock(now, ntp_ms)
+        self.counters = Counters()
+        self.deadlines = Deadlines()
+        self.queues = Queues(self.counters)
+        self.uplinks: dict[int, Uplink] = {}
+        self.stopping = False
+
+    def uplink(self) -> Uplink | None:
+        """Return the uplink to use, the lowest index that is up; None when all are down."""
+        best = None
+        for uplink in self.uplinks.values():
+            if uplink.up and (best is None or uplink.index < best.index):
+                best = uplink
+        return best
+
+    def send_outside(self, uplink: int, dst: bytes, dport: int, payload: bytes) -> None:
+        """Send a message from the care-of address of `uplink`, outside every tunnel."""
+        self.queues.transmit(Transmit(-1, uplink, dst, dport, bytes(payload)))
+
+    def send_home(self, dst: bytes, dport: int, payload: bytes) -> None:
+        """Send a message from our home address; always by the tunnel with the home agent [A56]."""
+        packet = ipv4.build_udp(self.settings.home_address, dst, MIP_PORT, dport, bytes(payload))
+        self.queues.transmit(Transmit(0, -1, dst, dport, packet))
+
+    def log(self, text: str) -> None:
+        """Queue a line of level info."""
+        self.queues.log("info", text)
+
+    def warn(self, text: str) -> None:
+        """Queue a line of level warning."""
+        self.queues.log("warning", text)

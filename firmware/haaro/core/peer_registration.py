@@ -1,0 +1,399 @@
+"""Our registrations with correspondent routers, mobile router role (RFC 6521 3.3.3, 3.3.4, 3.3.6).
+
+    idle --wanted--> return routability --> requesting --accepted--> registered --renewal-->
+    registered requesting --code 2--> pre-accepted --peer registered with us--> registered
+
+`registered` builds the tunnel and sends the first keepalive. Traffic goes direct when the tunnel
+is up and the CR's own registration with us is there, or two keepalive periods went by without one
+(R3.3.3-26). Called by the router.
+"""
+
+from haaro.compat import const
+from haaro.core.peer_state import PeerRegistration
+from haaro.core.registration import backoff_ms
+from haaro.wire import auth, extensions, ipv4
+from haaro.wire import registration as wire
+from haaro.wire import return_routability as rr_wire
+from haaro.wire.message import MIP_PORT
+
+_MIN_GAP_MS = const(1000)
+_WANTED_MS = const(10000)  # how long one wanted packet keeps us trying
+_RENEW_MS = const(150000)  # well before MAX_TOKEN_LIFETIME and the binding's end
+_TOKEN_MARGIN_MS = const(30000)
+_FRESH_MS = const(210000)  # asks for new tokens whatever is left
+_UNANSWERED_TRIES = const(3)
+_GRACE_MS = const(3000)  # RFC 6521 3.3.6: for packets in flight
+_M32 = 0xFFFFFFFF
+
+
+class PeerRegistrations:
+    """The MR role toward every CR; timers are (kind, CR-HoA)."""
+
+    def __init__(self, ctx, cache, tunnels, rr, registration) -> None:
+        self._ctx = ctx
+        self._cache = cache
+        self._tunnels = tunnels
+        self._rr = rr
+        self._home = registration
+
+    def want(self, now: int, record) -> None:
+        """Start optimising toward `record`, unless it is under way, done, or has to wait."""
+        ctx = self._ctx
+        uplink = ctx.uplink()
+        if (
+            ctx.stopping
+            or uplink is None
+            or not self._home.registered
+            or not self._home.route_optimization
+        ):
+            return
+        if record.registration is None:
+            record.registration = PeerRegistration()
+        state = record.registration
+        if state.registered or state.pre_accepted or state.pending is not None:
+            return
+        if record.return_routability is not None or now < state.retry_at:
+            return
+        if record.outbound_only and (ctx.settings.outbound_only or self._home.nat):
+            record.obstacle = "both routers can only open outgoing connections"
+            return
+        self._start_rr(now, record, uplink, _TOKEN_MARGIN_MS)
+
+    def traffic_wanted(self, now: int, record) -> None:
+        """A packet from an own network to this CR went by the home agent (RFC 6521 3.3.1)."""
+        record.wanted_until = now + _WANTED_MS
+        tunnel = self._tunnels.of_peer(record.cr_hoa)
+        if tunnel is not None:
+            self._tunnels.want(now, tunnel)
+        self.want(now, record)
+
+    def _start_rr(self, now: int, record, uplink, min_left_ms: int) -> None:
+        record.registration.rr_at = now
+        self._rr.start(now, record, uplink, min_left_ms)
+
+    def rr_done(self, now: int, record, ok: bool) -> None:
+        """Return routability ended; with tokens the request goes out at once."""
+        if ok:
+            self._send(now, record)
+        else:
+            self._retry_later(now, record)
+
+    def _retry_later(self, now: int, record) -> None:
+        state = record.registration
+        state.pending = None
+        self._ctx.deadlines.clear("request", record.cr_hoa)
+        wait = backoff_ms(self._ctx.random, state.failures)
+        state.failures += 1
+        state.retry_at = max(now, state.rr_at + wait)
+        self._ctx.deadlines.set("retry", state.retry_at, record.cr_hoa)
+
+    def handle_timer(self, now: int, kind: str, record) -> None:
+        """A timer of this record is due: request, retry, renew, mr_expire, mutual or grace."""
+        state = record.registration
+        if kind == "grace":
+            self._tunnels.close_peer(record.cr_hoa)
+        elif state is None:
+            return
+        elif kind == "request":
+            self._request_timer(now, record, state)
+        elif kind == "retry":
+            if state.registered:
+                self._renew(now, record)
+            elif now < record.wanted_until or record.binding is not None:
+                self.want(now, record)
+        elif kind == "renew":
+            self._renew(now, record)
+        elif kind == "mr_expire":
+            self._ctx.log(f"registration with {ipv4.text(record.cr_hoa)} expired")
+            self.forget(now, record)
+            if now < record.wanted_until:
+                self.want(now, record)
+        elif kind == "mutual":
+            self._mutual_timer(now, record, state)
+
+    def _request_timer(self, now: int, record, state) -> None:
+        if state.pending is None:
+            self._send(now, record)
+            return
+        if state.attempts >= _UNANSWERED_TRIES and not record.unanswered:
+            # RFC 6521 3.3.6: without a reply the CR's prefixes go by the home agent.
+            record.unanswered = True
+            record.obstacle = "the peer does not answer our Registration Request"
+            self._ctx.counters.bump("peer_registration_unanswered")
+            self._ctx.queues.routes()
+        if state.registered or record.binding is not None or now < record.wanted_until:
+            self._send(now, record)
+        else:
+            state.pending = None
+            state.attempts = 0
+
+    def _renew(self, now: int, record) -> None:
+        uplink = self._ctx.uplink()
+        tunnel = self._tunnels.of_peer(record.cr_hoa)
+        idle_ms = self._ctx.settings.peer_idle_ms
+        if idle_ms and tunnel is not None and now - tunnel.traffic_at > idle_ms:
+            self._ctx.log(f"direct path to {ipv4.text(record.cr_hoa)} is idle; given up")
+            self.deregister(now, record)
+        elif uplink is not None and record.return_routability is None:
+            record.registration.attempts = 0
+            self._start_rr(now, record, uplink, _FRESH_MS)
+
+    def _mutual_timer(self, now: int, record, state) -> None:
+        if state.pre_accepted and record.binding is None:
+            # [A36]: the peer never completed its own registration.
+            state.pre_accepted = False
+            record.obstacle = "the peer did not complete its own registration"
+            self._retry_later(now, record)
+        elif state.pre_accepted:
+            self._activate(now, record)
+        elif state.registered:
+            state.routes_allowed = True
+            self._ctx.queues.routes()
+
+    def _send(self, now: int, record) -> None:
+        state = record.registration
+        uplink = self._ctx.uplink()
+        if uplink is None:
+            return
+        if now < state.sent_at + _MIN_GAP_MS:
+            state.pending = None
+            self._ctx.deadlines.set("request", state.sent_at + _MIN_GAP_MS, record.cr_hoa)
+            return
+        coa = uplink.address
+        if not record.krms and not (
+            record.home_token_left(now) and record.care_of_token_left(now, coa)
+        ):
+            state.pending = None
+            self._start_rr(now, record, uplink, _TOKEN_MARGIN_MS)
+            return
+        self._ctx.deadlines.set(
+            "request", now + backoff_ms(self._ctx.random, state.attempts), record.cr_hoa
+        )
+        state.attempts += 1
+        # RFC 6521 3.1.2: an RR-derived KRm is computed when used, never kept in the cache.
+        if record.krms:
+            state.krm = record.krms[0]
+        else:
+            state.krm = rr_wire.krm(record.home_keygen_token, record.care_of_keygen_tokens[coa])
+        static = bool(record.krms)
+        settings = self._ctx.settings
+        state.lifetime = settings.static_lifetime if static else settings.peer_lifetime
+        message = self._build(now, record, uplink, state.lifetime)
+        for prefix, plen in self._home.networks:
+            extensions.append_mobile_network_request(message, prefix, plen)
+        extensions.append_udp_tunnel_request(message, True, settings.encapsulation)
+        home_index = 0 if static else record.home_nonce_index
+        care_of_index = 0 if static else record.care_of_nonce_indices[coa]
+        auth.append_mobile_correspondent(message, state.krm, home_index, care_of_index)
+        self._ctx.send_outside(uplink.index, record.cr_hoa, MIP_PORT, message)
+
+    def _build(self, now: int, record, uplink, lifetime: int) -> bytearray:
+        state = record.registration
+        settings = self._ctx.settings
+        number = self._ctx.clock.identification(now, self._ctx.random, state.last, state.offset_ms)
+        state.last = state.pending = number
+        state.sent_at = now
+        state.coa = record.mr_coa = uplink.address
+        return wire.build_request(
+            wire.FLAG_D | wire.FLAG_T,
+            lifetime,
+            settings.home_address,
+            settings.home_agent,
+            uplink.address,
+            number.to_bytes(8, "big"),
+        )
+
+    def receive_reply(self, now: int, message, arrival, record) -> None:
+        """A Registration Reply came from a CR's home address, outside every tunnel."""
+        state = record.registration
+        refuse = self._ctx.counters.bump
+        if state is None or state.pending is None or arrival.dst != state.coa:
+            refuse("peer_reply_not_awaited")
+        elif message.home_address != self._ctx.settings.home_address:
+            refuse("peer_reply_other_addresses")
+        elif int.from_bytes(message.identification, "big") & _M32 != state.pending & _M32:
+            refuse("peer_reply_identification")
+        elif message.code in wire_expired and message.authenticator is None:
+            self._nonces_expired(now, record)
+        elif not auth.verify_mobile_correspondent(message, state.krm):
+            refuse("peer_reply_bad_authenticator")
+        else:
+            self._take_reply(now, message, record)
+
+    def _nonces_expired(self, now: int, record) -> None:
+        """Codes 201 to 203: an unauthenticated hint that restarts RR; a working binding stays
+        [A31].
+        """
+        self._ctx.counters.bump("peer_nonce_expired")
+        if record.krms:
+            return
+        self._rr.expire(record)
+        record.obstacle = "the peer says that our nonces expired"
+        self._retry_later(now, record)
+
+    def _take_reply(self, now: int, message, record) -> None:
+        state = record.registration
+        state.code = message.code
+        record.unanswered = False
+        if message.code in wire_expired:
+            self._nonces_expired(now, record)
+        elif message.code == wire.IDENTIFICATION_MISMATCH:
+            high = int.from_bytes(message.identification[:4], "big")
+            state.offset_ms += self._ctx.clock.correction_ms(now, high, state.offset_ms)
+            state.pending = state.last = None
+            self._ctx.counters.bump("peer_clock_resynchronised")
+            self._ctx.deadlines.set("request", max(now, state.sent_at + _MIN_GAP_MS), record.cr_hoa)
+        elif message.code in wire_accepted and message.lifetime:
+            self._accept(now, message, record)
+        else:
+            self._ctx.counters.bump("peer_registration_denied")
+            record.obstacle = f"the peer denied our registration: {wire.code_name(message.code)}"
+            self._retry_later(now, record)
+
+    def _accept(self, now: int, message, record) -> None:
+        state = record.registration
+        tunnel_reply = message.find(extensions.UdpTunnelReply)
+        addresses = message.find(extensions.CareOfAddresses)
+        if tunnel_reply is None or not tunnel_reply.will_tunnel or addresses is None:
+            record.obstacle = "the peer accepted without UDP tunnel or care-of address"
+            self._ctx.counters.bump("peer_reply_unusable")
+            self._retry_later(now, record)
+            return
+        self._ctx.deadlines.clear("request", record.cr_hoa)
+        state.pending = None
+        state.attempts = state.failures = 0
+        record.cr_coas = list(addresses.addresses)
+        state.expires_at = state.sent_at + min(message.lifetime, state.lifetime) * 1000
+        for ack in message.all(extensions.MobileNetworkAck):
+            if ack.code:
+                self._ctx.counters.bump("peer_network_refused")
+                self._ctx.warn(
+                    f"{ipv4.text(record.cr_hoa)} refused {ipv4.text(ack.prefix)}/{ack.plen}"
+                )
+        if message.code == wire.CONCURRENT and record.binding is None and not state.registered:
+            state.pre_accepted = True
+            self._arm_mutual(now, record)
+        else:
+            self._activate(now, record)
+
+    def _arm_mutual(self, now: int, record) -> None:
+        self._ctx.deadlines.set(
+            "mutual", now + 2 * self._ctx.settings.direct_keepalive_ms, record.cr_hoa
+        )
+
+    def _activate(self, now: int, record) -> None:
+        state = record.registration
+        uplink = self._ctx.uplink()
+        if uplink is None:
+            return
+        first = not state.registered
+        state.registered = True
+        state.pre_accepted = False
+        deadlines = self._ctx.deadlines
+        deadlines.set("mr_expire", state.expires_at, record.cr_hoa)
+        renew = min(_RENEW_MS, (state.expires_at - state.sent_at) // 2)
+        renew += renew * self._ctx.random(1)[0] // 2048
+        deadlines.set("renew", state.sent_at + renew, record.cr_hoa)
+        deadlines.clear("grace", record.cr_hoa)
+        deadlines.clear("retry", record.cr_hoa)
+        tunnel = self._tunnels.of_peer(record.cr_hoa)
+        usable = tunnel is not None and tunnel.local == uplink.address
+        if not (usable and (tunnel.up or tunnel.remote in record.cr_coas)):
+            # RFC 6521 3.3.3: no tunnel, or wrong end points.
+            tunnel = self._tunnels.open_direct(
+                now, record.cr_hoa, uplink, record.cr_coas[0], MIP_PORT
+            )
+        if tunnel is None:
+            record.obstacle = "no free tunnel"
+            return
+        tunnel.others = [coa for coa in record.cr_coas if coa != tunnel.remote]
+        if not tunnel.up:
+            self._tunnels.probe(now, tunnel)
+        if record.binding is not None:
+            state.routes_allowed = True
+            deadlines.clear("mutual", record.cr_hoa)
+        elif not state.routes_allowed:
+            self._arm_mutual(now, record)
+        record.obstacle = ""
+        if first:
+            self._ctx.log(f"registered with {ipv4.text(record.cr_hoa)}")
+        self._ctx.queues.routes()
+
+    def peer_accepted(self, now: int, record) -> None:
+        """Our CR role accepted this router's registration."""
+        record.unanswered = False
+        state = record.registration
+        if state is not None and state.pre_accepted:
+            self._activate(now, record)
+        elif state is not None and state.registered:
+            state.routes_allowed = True
+        elif self._ctx.settings.mutual_registration:
+            self.want(now, record)
+        self._ctx.queues.routes()
+
+    def pending(self, record) -> bool:
+        """Return whether a request of ours to this CR waits for its reply."""
+        return record.registration is not None and record.registration.pending is not None
+
+    def forget(self, now: int, record) -> None:
+        """Our registration is over: without the peer's own, the tunnel goes too."""
+        self._rr.abort(record)
+        for kind in ("request", "retry", "renew", "mr_expire", "mutual"):
+            self._ctx.deadlines.clear(kind, record.cr_hoa)
+        state = record.registration
+        if state is not None:
+            state.registered = state.pre_accepted = state.routes_allowed = False
+            state.pending = None
+            state.attempts = 0
+        if record.binding is None and self._tunnels.of_peer(record.cr_hoa) is not None:
+            self._ctx.deadlines.set("grace", now + _GRACE_MS, record.cr_hoa)
+        self._ctx.queues.routes()
+
+    def deregister(self, now: int, record) -> None:
+        """Give the direct path up: Lifetime 0 to the CR's home address (RFC 6521 3.3.6)."""
+        uplink = self._ctx.uplink()
+        state = record.registration
+        if state is not None and state.registered and uplink is not None:
+            key, index = b"", 0
+            if record.krms:
+                key = record.krms[0]
+            elif record.home_token_left(now):
+                key, index = (
+                    rr_wire.krm_deregistration(record.home_keygen_token),
+                    record.home_nonce_index,
+                )
+            if key:
+                message = self._build(now, record, uplink, 0)
+                auth.append_mobile_correspondent(message, key, index, 0)
+                self._ctx.send_outside(uplink.index, record.cr_hoa, MIP_PORT, message)
+        record.binding = None
+        self._ctx.deadlines.clear("cr_expire", record.cr_hoa)
+        self.forget(now, record)
+
+    def care_of_changed(self, now: int) -> None:
+        """Our care-of address changed and the home agent knows: renew every direct path (RFC 6521
+        3.3.6).
+
+        The home keygen token is reused while fresh, so that only a CoTI is needed: partial return
+        routability.
+        """
+        uplink = self._ctx.uplink()
+        for record in self._cache.all():
+            state = record.registration
+            tunnel = self._tunnels.of_peer(record.cr_hoa)
+            if uplink is None or state is None or (tunnel is None and state.pending is None):
+                continue
+            if tunnel is not None:
+                self._tunnels.open_direct(
+                    now, record.cr_hoa, uplink, tunnel.remote, tunnel.remote_port
+                )
+            self._rr.abort(record)
+            state.pending = None
+            state.registered = state.pre_accepted = False
+            state.attempts = state.failures = state.retry_at = 0
+            self._ctx.deadlines.clear("request", record.cr_hoa)
+            self._start_rr(now, record, uplink, _TOKEN_MARGIN_MS)
+
+
+wire_accepted = (wire.ACCEPTED, wire.ACCEPTED_NO_SIMULTANEOUS, wire.CONCURRENT)
+wire_expired = (wire.EXPIRED_HOME_NONCE, wire.EXPIRED_CARE_OF_NONCE, wire.EXPIRED_NONCES)

@@ -1,0 +1,280 @@
+"""The binding with the home agent: RFC 5944 3.6, RFC 5177 5, RFC 3519 4, RFC 6521 3.1.
+
+Sends Registration Requests, takes the replies, keeps the lifetime, follows the home agent's
+clock. Solicits a router when the correspondent role asks. Called by the router; tells it of an
+acceptance by `on_accepted`.
+"""
+
+from haaro.compat import const
+from haaro.wire import auth, extensions, ipv4
+from haaro.wire import registration as wire
+from haaro.wire.message import MIP_PORT
+
+_MIN_GAP_MS = const(1000)  # RFC 5944 3.6.3: never two requests within a second
+_MAX_BACKOFF_MS = const(32000)
+_MIN_KEEPALIVE_MS = const(10000)  # RFC 3519 4.10
+_STOP_TRIES = const(3)
+_M32 = 0xFFFFFFFF
+
+
+def backoff_ms(random, attempts: int) -> int:
+    """Return how long to wait after try number `attempts`: 1 s doubled each time to 32 s, plus up
+    to a quarter.
+    """
+    base = min(_MIN_GAP_MS << min(attempts, 5), _MAX_BACKOFF_MS)
+    return base + base * random(1)[0] // 1024
+
+
+class Pending:
+    """A request that waits for its reply."""
+
+    def __init__(self, identification: int, sent_at: int, lifetime: int) -> None:
+        self.identification = identification
+        self.sent_at = sent_at
+        self.lifetime = lifetime
+        self.solicited: bytes | None = None
+        self.coa = b""
+        self.uplink = -1
+
+
+class HomeRegistration:
+    """`on_accepted(now, solicited, moved)` after each accepted registration; `on_lost(now)` when
+    it has expired.
+    """
+
+    def __init__(self, ctx, tunnels, cache, on_accepted, on_lost) -> None:
+        self._ctx = ctx
+        self._tunnels = tunnels
+        self._cache = cache
+        self._on_accepted = on_accepted
+        self._on_lost = on_lost
+        self._pending: Pending | None = None
+        self._last: int | None = None
+        self._sent_at = -_MIN_GAP_MS
+        self._attempts = 0
+        self._solicit: bytes | None = None
+        self.registered = False
+        self.stopped = False
+        self.coa = b""
+        self.expires_at = 0
+        self.code: int | None = None
+        self.nat = False
+        self.route_optimization = False
+        self.networks: list[tuple[bytes, int]] = list(ctx.settings.networks)
+        self.refused: list[tuple[bytes, int, int]] = []  # (prefix, plen, ack code)
+
+    def refresh(self, now: int) -> None:
+        """Register as soon as the rate limit allows, with a fresh backoff."""
+        self._attempts = 0
+        self._schedule(now)
+
+    def home_agent_silent(self, now: int) -> None:
+        """The tunnel's keepalives go unanswered: register again, which also opens a NAT anew."""
+        if self._pending is None:
+            self._ctx.counters.bump("home_agent_silent")
+            self.refresh(now)
+
+    def solicit(self, now: int, hoa: bytes) -> None:
+        """Re-register with the S bit to learn about router `hoa` (RFC 6521 3.3.3)."""
+        self._solicit = hoa
+        self._schedule(now)
+
+    def lost_uplink(self) -> None:
+        """The care-of address is gone: a reply to it cannot come."""
+        self._pending = None
+
+    def stop(self, now: int) -> None:
+        """Deregister: Lifetime 0, tried a few times."""
+        self._attempts = 0
+        self._solicit = None
+        if self.registered and self._ctx.uplink() is not None:
+            self._send(now)
+        else:
+            self._finish_stop()
+
+    def _schedule(self, now: int) -> None:
+        self._ctx.deadlines.set("register", max(now, self._sent_at + _MIN_GAP_MS))
+
+    def handle_timer(self, now: int, kind: str) -> None:
+        """The timer "register" (send, or send again) or "expire" is due."""
+        if kind == "expire":
+            self._lose(now, "registration with the home agent expired")
+        elif self._ctx.stopping and self._attempts >= _STOP_TRIES:
+            self._finish_stop()
+        else:
+            self._send(now)
+
+    def _finish_stop(self) -> None:
+        self.stopped = True
+        self._ctx.deadlines.clear("register")
+        self._ctx.deadlines.clear("expire")
+        self.registered = False
+        self._tunnels.close(0)
+
+    def _lose(self, now: int, text: str) -> None:
+        self.registered = False
+        self._ctx.deadlines.clear("expire")
+        self._tunnels.close(0)
+        self._ctx.warn(text)
+        self._on_lost(now)
+
+    def _send(self, now: int) -> None:
+        settings = self._ctx.settings
+        uplink = self._ctx.uplink()
+        if uplink is None:
+            return
+        lifetime = 0 if self._ctx.stopping else settings.lifetime
+        number = self._ctx.clock.identification(now, self._ctx.random, self._last)
+        pending = Pending(number, now, lifetime)
+        pending.coa = uplink.address
+        pending.uplink = uplink.index
+        pending.solicited = self._solicit
+        self._last = number
+        self._sent_at = now
+        self._pending = pending
+        # The timer first: whatever happens to the datagram, there is a next try.
+        self._ctx.deadlines.set("register", now + backoff_ms(self._ctx.random, self._attempts))
+        self._attempts += 1
+        message = wire.build_request(
+            wire.FLAG_D | wire.FLAG_T,
+            lifetime,
+            settings.home_address,
+            settings.home_agent,
+            uplink.address,
+            number.to_bytes(8, "big"),
+        )
+        if lifetime:
+            self._append_extensions(message)
+        auth.append_mobile_home(message, settings.spi, settings.algorithm, settings.key)
+        self._ctx.send_outside(uplink.index, settings.home_agent, MIP_PORT, message)
+
+    def _append_extensions(self, message: bytearray) -> None:
+        settings = self._ctx.settings
+        if settings.explicit:
+            for prefix, plen in settings.networks:
+                extensions.append_mobile_network_request(message, prefix, plen)
+        # F: the tunnel is UDP without a NAT too.
+        extensions.append_udp_tunnel_request(message, True, settings.encapsulation)
+        if settings.route_optimization:
+            extensions.append_route_optimization_capability(
+                message, settings.advertise, True, settings.outbound_only, self._solicit
+            )
+
+    def receive_reply(self, now: int, message, arrival) -> None:
+        """A Registration Reply came from the home agent's address, outside every tunnel."""
+        pending = self._check(message, arrival)
+        if pending is None:
+            return
+        self.code = message.code
+        if message.code == wire.IDENTIFICATION_MISMATCH:
+            self._resynchronise(now, message, pending)
+        elif message.code in (wire.ACCEPTED, wire.ACCEPTED_NO_SIMULTANEOUS):
+            self._pending = None
+            if pending.lifetime == 0:
+                self._finish_stop()
+            else:
+                self._accept(now, message, pending)
+        else:
+            self._pending = None
+            self._ctx.counters.bump("registration_denied")
+            self._ctx.warn(f"home agent denied the registration: {wire.code_name(message.code)}")
+
+    def _check(self, message, arrival) -> Pending | None:
+        settings = self._ctx.settings
+        pending = self._pending
+        refuse = self._ctx.counters.bump
+        if pending is None or arrival.dst != pending.coa:
+            return refuse("reply_not_awaited")
+        mine = message.home_address == settings.home_address
+        if not mine or message.home_agent != settings.home_agent:
+            return refuse("reply_other_addresses")
+        if int.from_bytes(message.identification, "big") & _M32 != pending.identification & _M32:
+            return refuse("reply_identification")
+        proof = message.authenticator
+        if message.authenticators != 1 or not isinstance(proof, wire.MobileHomeAuthentication):
+            return refuse("reply_authenticators")
+        if proof.spi != settings.spi:
+            return refuse("reply_unknown_spi")
+        if not auth.verify_mobile_home(message, settings.algorithm, settings.key):
+            return refuse("reply_bad_authenticator")
+        return pending
+
+    def _resynchronise(self, now: int, message, pending: Pending) -> None:
+        """Code 133, authentic and for our request: take the home agent's seconds (RFC 5944
+        5.7.1).
+        """
+        clock = self._ctx.clock
+        high = int.from_bytes(message.identification[:4], "big")
+        correction = clock.correction_ms(now, high)
+        clock.offset_ms += correction
+        clock.synchronised = True
+        self._pending = None
+        self._last = None
+        self._solicit = pending.solicited
+        self._ctx.counters.bump("clock_resynchronised")
+        self._ctx.log(f"clock for registration moved by {correction / 1000} s to the home agent's")
+        self._schedule(now)
+
+    def _accept(self, now: int, message, pending: Pending) -> None:
+        settings = self._ctx.settings
+        tunnel_reply = message.find(extensions.UdpTunnelReply)
+        lifetime = min(message.lifetime, pending.lifetime)
+        uplink = self._ctx.uplinks.get(pending.uplink)
+        if lifetime == 0 or tunnel_reply is None or not tunnel_reply.will_tunnel or uplink is None:
+            self._ctx.counters.bump("registration_unusable")
+            self._ctx.warn("home agent accepted without a usable lifetime or UDP tunnel")
+            return
+        self._ctx.clock.synchronised = True
+        moved = self.coa != pending.coa or not self.registered
+        if not self.registered:
+            self._ctx.log(f"registered with home agent {ipv4.text(settings.home_agent)}")
+        self.registered = True
+        self.coa = pending.coa
+        self._attempts = 0
+        if self._solicit == pending.solicited:
+            self._solicit = None
+        # The lifetime counts from the request (RFC 5944 3.6.2.2).
+        self.expires_at = pending.sent_at + lifetime * 1000
+        self._ctx.deadlines.set("expire", self.expires_at)
+        again = pending.sent_at + lifetime * 750
+        if self._solicit is not None:
+            again = now
+        self._ctx.deadlines.set("register", max(again, self._sent_at + _MIN_GAP_MS))
+        interval = tunnel_reply.keepalive * 1000 or settings.ha_keepalive_ms
+        self._tunnels.open_home(now, uplink, max(interval, _MIN_KEEPALIVE_MS))
+        self._take_networks(message)
+        self._take_optimisation(message, pending.solicited)
+        self._ctx.queues.routes()
+        self._on_accepted(now, pending.solicited, moved)
+
+    def _take_networks(self, message) -> None:
+        settings = self._ctx.settings
+        self.refused = []
+        accepted = []
+        for ack in message.all(extensions.MobileNetworkAck):
+            prefix = ipv4.mask(ack.prefix, ack.plen)
+            if ack.code == 0:
+                accepted.append((prefix, ack.plen))
+            else:
+                self.refused.append((prefix, ack.plen, ack.code))
+        if settings.explicit:
+            for prefix, plen, code in self.refused:
+                self._ctx.warn(f"home agent refused {ipv4.text(prefix)}/{plen}: code {code}")
+            if settings.networks and not accepted and not self.refused:
+                self._ctx.warn("home agent acknowledged no mobile network")
+            self.networks = [network for network in settings.networks if network in accepted]
+        else:
+            self.networks = accepted or list(settings.networks)
+
+    def _take_optimisation(self, message, solicited: bytes | None) -> None:
+        reply = message.find(extensions.RouteOptimizationReply)
+        adverts = message.all(extensions.PrefixAdvertisement)
+        self.route_optimization = reply is not None and reply.accepted
+        self.nat = reply is not None and reply.nat
+        bad = [entry for entry in message.bad if entry[0] == extensions.ROUTE_OPTIMIZATION_DATA]
+        if bad or len(adverts) > 1:
+            # [A52]: the registration stands, nothing of the list is used.
+            self._ctx.counters.bump("advertisement_bad")
+            self._ctx.warn("home agent sent a malformed prefix advertisement; it was not used")
+        elif self.route_optimization:
+            self._cache.update(list(adverts[0].routers()) if adverts else [], solicited)

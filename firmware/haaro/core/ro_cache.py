@@ -1,0 +1,207 @@
+"""Route Optimization Cache, RFC 6521 3.1.2, field by field. Filled from the home agent's
+advertisements.
+
+Owned by the router. Fields that RFC 6521 keeps for each CR-HoA - MR-CoA pair are dictionaries by
+MR-CoA, so that the old and the new care-of address coexist during a handover. Never sends
+anything.
+"""
+
+from haaro.compat import const
+from haaro.core.peer_state import Binding, PeerRegistration, Procedure
+from haaro.wire import ipv4
+
+INACTIVE = "INACTIVE"
+IN_PROGRESS = "IN PROGRESS"
+ACTIVE = "ACTIVE"
+
+MAX_TOKEN_LIFETIME_MS = 210000  # RFC 6521 9
+
+_MAX_PREFIXES = const(32)  # of one router; further ones are dropped, counted
+_MAX_PAIRS = const(2)  # MR-CoAs kept for one CR: the old and the new
+
+
+class Prefix:
+    """One network prefix of a CR, its realm ("" if none) and whether the home agent confirmed it
+    (Prefix_Valid).
+    """
+
+    def __init__(self, prefix: bytes, plen: int, realm: str, valid: bool) -> None:
+        self.prefix = prefix
+        self.plen = plen
+        self.realm = realm
+        self.prefix_valid = valid
+
+
+class Record:
+    """What is known about one correspondent router. `hint` is its number in the data plane's
+    `wanted` table.
+    """
+
+    def __init__(self, cr_hoa: bytes, hint: int) -> None:
+        self.cr_hoa = cr_hoa
+        self.cr_coas: list[bytes] = []
+        self.mr_coa = b""
+        self.nat_states: dict[tuple[bytes, bytes], bool] = {}  # by (MR-CoA, CR-CoA)
+        self.rr_states: dict[bytes, str] = {}
+        self.krms: list[bytes] = []  # static ones only: the current and the next
+        self.care_of_nonce_indices: dict[bytes, int] = {}
+        self.care_of_keygen_tokens: dict[bytes, bytes] = {}
+        self.care_of_token_at: dict[bytes, int] = {}
+        self.home_nonce_index = 0
+        self.home_keygen_token = b""
+        self.home_token_at = 0
+        self.prefixes: list[Prefix] = []
+        self.outbound_only = False
+        self.hint = hint
+        self.priority = 0
+        self.return_routability: Procedure | None = None
+        self.registration: PeerRegistration | None = None
+        self.binding: Binding | None = None
+        self.wanted_until = 0
+        self.unanswered = False  # a Registration Request went unanswered, RFC 6521 3.3.6
+        self.obstacle = ""  # the last thing that kept the path from being direct
+
+    def rr_state(self, mr_coa: bytes) -> str:
+        """Return RRSTATE for one of our care-of addresses; a static KRm keeps it ACTIVE."""
+        return ACTIVE if self.krms else self.rr_states.get(mr_coa, INACTIVE)
+
+    def set_rr_state(self, mr_coa: bytes, state: str) -> None:
+        """Set RRSTATE of a pair, forgetting the oldest pair beyond two."""
+        self.rr_states[mr_coa] = state
+        for other in list(self.rr_states):
+            if len(self.rr_states) > _MAX_PAIRS and other not in (mr_coa, self.mr_coa):
+                self.forget_pair(other)
+
+    def forget_pair(self, mr_coa: bytes) -> None:
+        """Drop what is kept for one of our care-of addresses."""
+        for table in (self.rr_states, self.care_of_nonce_indices, self.care_of_keygen_tokens):
+            table.pop(mr_coa, None)
+        self.care_of_token_at.pop(mr_coa, None)
+
+    def home_token_left(self, now: int) -> int:
+        """Return for how many ms the home keygen token may still be used."""
+        if not self.home_keygen_token:
+            return 0
+        return max(0, self.home_token_at + MAX_TOKEN_LIFETIME_MS - now)
+
+    def care_of_token_left(self, now: int, mr_coa: bytes) -> int:
+        """Return for how many ms the care-of keygen token of `mr_coa` may still be used."""
+        if mr_coa not in self.care_of_keygen_tokens:
+            return 0
+        return max(0, self.care_of_token_at[mr_coa] + MAX_TOKEN_LIFETIME_MS - now)
+
+    def valid_prefix(self, prefix: bytes, plen: int) -> bool:
+        """Return whether the home agent confirmed that this router owns prefix/plen."""
+        for item in self.prefixes:
+            if item.plen == plen and item.prefix == prefix:
+                return item.prefix_valid
+        return False
+
+
+class Cache:
+    """Records by CR-HoA, at most `settings.cache_capacity`: the tail of an advertisement is
+    dropped (3.1.1).
+    """
+
+    def __init__(self, ctx, has_tunnel, on_removed) -> None:
+        self._ctx = ctx
+        self._has_tunnel = has_tunnel
+        self._on_removed = on_removed
+        self._records: dict[bytes, Record] = {}
+        for hoa in ctx.settings.static_krm:
+            self._add(hoa, len(self._records))
+
+    def get(self, cr_hoa: bytes) -> Record | None:
+        """Return the record of a router, None when it is not known."""
+        return self._records.get(cr_hoa)
+
+    def all(self) -> list[Record]:
+        """Return every record, in the order of the home agent's priority."""
+        return sorted(self._records.values(), key=lambda record: record.priority)
+
+    def by_hint(self, hint: int) -> Record | None:
+        """Return the record the data plane calls `hint`."""
+        for record in self._records.values():
+            if record.hint == hint:
+                return record
+        return None
+
+    def protected(self, record: Record) -> bool:
+        """Return whether the record must stay: RRSTATE not INACTIVE and a tunnel is there
+        (3.1.2).
+        """
+        states = record.rr_states.values()
+        busy = record.krms or IN_PROGRESS in states or ACTIVE in states or record.binding
+        return bool(busy) and self._has_tunnel(record.cr_hoa)
+
+    def _add(self, cr_hoa: bytes, priority: int) -> Record | None:
+        if len(self._records) >= self._ctx.settings.cache_capacity:
+            return None
+        hints = {record.hint for record in self._records.values()}
+        hint = 0
+        while hint in hints:
+            hint += 1
+        record = self._records[cr_hoa] = Record(cr_hoa, hint)
+        record.krms = self._ctx.settings.static_krm.get(cr_hoa, [])
+        record.priority = priority
+        record.prefixes = [Prefix(cr_hoa, 32, "", True)]
+        return record
+
+    def _remove(self, record: Record) -> None:
+        del self._records[record.cr_hoa]
+        self._on_removed(record)
+
+    def update(self, routers: list, solicited: bytes | None) -> None:
+        """Take an advertisement: a list of (home address, outbound only, [(prefix, plen, realm)])
+        by priority.
+
+        The answer to a solicitation adds and replaces; it removes nothing but the router it asked
+        for. Any other list is the whole truth: what it does not name goes, unless it is
+        protected.
+        """
+        named = {router[0] for router in routers}
+        for old in self.all():
+            gone = old.cr_hoa not in named and solicited in (None, old.cr_hoa)
+            if gone and not old.krms and not self.protected(old):
+                self._remove(old)
+        merged: dict[bytes, list] = {}
+        order = 0
+        for home_address, outbound_only, prefixes in routers:
+            order += 1
+            if home_address == self._ctx.settings.home_address:
+                continue
+            known = self._records.get(home_address)
+            record = known or self._add(home_address, order)
+            if record is None:
+                record = self._displace(home_address, solicited, order)
+            if record is None:
+                self._ctx.counters.bump("cache_full")
+                continue
+            record.outbound_only = outbound_only
+            if solicited is None:
+                record.priority = order
+            merged.setdefault(home_address, []).extend(prefixes)
+        for home_address, prefixes in merged.items():
+            self._set_prefixes(self._records[home_address], prefixes)
+        self._ctx.queues.routes()
+
+    def _displace(self, home_address: bytes, solicited: bytes | None, order: int) -> Record | None:
+        """Make room for the router asked for by evicting the least wanted record that may go."""
+        if home_address != solicited:
+            return None
+        for record in reversed(self.all()):
+            if not record.krms and not self.protected(record):
+                self._remove(record)
+                return self._add(home_address, order)
+        return None
+
+    def _set_prefixes(self, record: Record, prefixes: list) -> None:
+        record.prefixes = [Prefix(record.cr_hoa, 32, "", True)]
+        for prefix, plen, realm in prefixes:
+            prefix = ipv4.mask(prefix, plen)
+            if record.valid_prefix(prefix, plen):
+                continue
+            if len(record.prefixes) >= _MAX_PREFIXES:
+                self._ctx.counters.bump("cache_prefixes_full")
+                return
+            record.prefixes.append(Prefix(prefix, plen, realm, True))

@@ -1,0 +1,37 @@
+"""What the operator chose; made by the shell from the validated configuration, read-only
+afterwards.
+"""
+
+
+class Settings:
+    """Settings of one router, with defaults. Times are in ms where the name says so, else in
+    seconds.
+    """
+
+    def __init__(self) -> None:
+        self.name = "router"
+        self.home_address = b"\x00\x00\x00\x00"
+        self.home_agent = b"\x00\x00\x00\x00"
+        self.networks: list[tuple[bytes, int]] = []
+        self.explicit = True  # send Mobile Network Requests (RFC 5177 explicit mode)
+        self.lifetime = 300
+        self.spi = 256
+        self.algorithm = "hmac-md5"
+        self.key = b""
+        self.encapsulation = 4  # Next Header asked for in the UDP Tunnel Request: IP-in-IP
+        self.route_optimization = True
+        self.advertise = True
+        self.outbound_only = False
+        self.mutual_registration = (
+            True  # register with a peer that registered with us, RFC 6521 6.5
+        )
+        self.cache_capacity = 64
+        self.peer_lifetime = 420  # asked for; an RR binding is never granted more [A30]
+        self.static_lifetime = 3600  # cap of a binding made with a static KRm [A58]
+        self.static_krm: dict[bytes, list[bytes]] = {}
+        self.ha_keepalive_ms = 25000
+        self.direct_keepalive_ms = 1000
+        self.keepalive_misses = 3
+        self.peer_idle_ms = (
+            600000  # a direct tunnel without user traffic is given up after this long; 0 = never
+        )
