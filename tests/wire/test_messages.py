@@ -1,0 +1,380 @@
+"""Messages and extensions: round trips, reserved fields, framing, malformed and oversized input."""
+
+import time
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from haaro.wire import extensions as ext
+from haaro.wire import message, registration, udp_tunnel
+from haaro.wire import return_routability as rr
+from haaro.wire.errors import WireError
+from tests.wire.strategies import (
+    mobile_correspondent,
+    mobile_home,
+    octets4,
+    octets8,
+    raw,
+    reply,
+    request,
+    uint16,
+    uint32,
+)
+from tests.wire.test_vectors import VECTORS
+
+DATAGRAMS = [bytes.fromhex(v["hex"]) for v in VECTORS if v["kind"] == "datagram"]
+code = st.integers(0, 255)
+
+
+def parsed(*appended, of=reply):
+    return message.parse(mobile_home(of(*appended)))
+
+
+def only(*appended, of=reply):
+    """Return the one extension of a message with `appended`."""
+    m = parsed(*appended, of=of)
+    assert m.bad == [] and m.ignored == []
+    (extension,) = m.extensions
+    return extension
+
+
+def bad(*appended, of=reply):
+    m = parsed(*appended, of=of)
+    assert m.extensions == []
+    (found,) = m.bad
+    return found
+
+
+def reason(data):
+    with pytest.raises(WireError) as e:
+        message.parse(data)
+    return e.value.reason
+
+
+@given(st.integers(0, 255), uint16, octets4, octets4, octets4, octets8)
+def test_request_round_trip(flags, lifetime, hoa, ha, coa, ident):
+    """R3.3.3-i1: every field where RFC 5944 3.3 has it; r and x are ignored on reception [A11]."""
+    data = bytes(registration.build_request(flags, lifetime, hoa, ha, coa, ident))
+    assert data == bytes([1, flags]) + lifetime.to_bytes(2, "big") + hoa + ha + coa + ident
+    m = message.parse(data)
+    assert m.flags == flags & 0xFA and m.lifetime == lifetime
+    assert (m.home_address, m.home_agent, m.care_of_address) == (hoa, ha, coa)
+    assert m.identification == ident and m.raw == data
+
+
+@given(code, uint16, octets4, octets4, octets8)
+def test_reply_round_trip(code, lifetime, hoa, ha, ident):
+    data = bytes(registration.build_reply(code, lifetime, hoa, ha, ident))
+    assert data == bytes([3, code]) + lifetime.to_bytes(2, "big") + hoa + ha + ident
+    m = message.parse(data)
+    assert (m.code, m.lifetime, m.home_address) == (code, lifetime, hoa)
+    assert (m.home_agent, m.identification) == (ha, ident)
+
+
+@given(uint16, octets8, octets8, st.integers(0, 255))
+def test_return_routability_round_trip_ignores_reserved(index, cookie, token, reserved):
+    """R5.6-2, R5.7-2, R5.8-1, R5.9-1, R5.6-i1, R5.7-i1, R5.8-i1, R5.9-i1: types and layout."""
+    for kind in (message.HOTI, message.COTI):
+        data = rr.build_init(kind, cookie)
+        assert data == bytes([kind, 0]) + cookie
+        m = message.parse(bytes([kind, reserved]) + data[2:])
+        assert (m.type, m.cookie, m.nonce_index, m.token) == (kind, cookie, None, None)
+    for kind in (message.HOT, message.COT):
+        data = rr.build_test(kind, index, cookie, token)
+        assert data == bytes([kind, 0]) + index.to_bytes(2, "big") + cookie + token
+        m = message.parse(bytes([kind, reserved]) + data[2:])
+        assert (m.type, m.cookie, m.nonce_index, m.token) == (kind, cookie, index, token)
+
+
+def test_message_and_extension_numbers():
+    """R10-i2: as IANA assigned them."""
+    assert [message.HOTI, message.COTI, message.HOT, message.COT] == [24, 25, 26, 27]
+    assert registration.code_name(2) == "concurrent_registration"
+    assert [registration.code_name(c) for c in (201, 202, 203)] == [
+        "expired_home_nonce",
+        "expired_care_of_nonce",
+        "expired_nonces",
+    ]
+    assert registration.code_name(99) == "code_99"
+    for kind, subtype in [(49, 0), (50, 0), (49, 4), (50, 2)]:
+        assert reason(mobile_home(reply(raw(kind, b"\0" * 8, subtype)))) == "unknown_nonskippable"
+    assert parsed(raw(153, b"\0", 0), of=request).ignored == [(153, 0)]
+
+
+@given(octets4, st.integers(0, 32))
+def test_mobile_network_request_round_trip(addr, plen):
+    """R3.3.3-6: one extension a prefix (RFC 5177 4.1); host bits are masked [A49]."""
+    e = only(lambda m: ext.append_mobile_network_request(m, addr, plen), of=request)
+    assert (e.plen, e.prefix) == (plen, ext.mask(addr, plen))
+
+
+@given(code, octets4, st.integers(0, 255), st.booleans())
+def test_mobile_network_ack_round_trip(code, addr, plen, implicit):
+    """R3.3.3-8, R3.3.3-14: the code, 2 is MOBNET_UNAUTHORIZED; over 32 only with a refusal."""
+    append = lambda m: ext.append_mobile_network_ack(m, code, addr, plen, implicit)  # noqa: E731
+    if plen > 32 and code == 0:
+        assert bad(append) == (148, 2 if implicit else 1, "mobnet_plen")
+        return
+    e = only(append)
+    assert (e.code, e.plen, e.implicit) == (code, plen, implicit)
+    assert e.prefix == ext.mask(addr, min(plen, 32))
+    assert ext.MOBNET_UNAUTHORIZED == 2
+
+
+@given(octets4, st.integers(33, 255))
+def test_network_of_impossible_length_is_kept_to_be_refused_by_name(addr, plen):
+    """RFC 5177 4.2: acknowledge with code 1; the registration itself is read."""
+    m = parsed(lambda m: ext.append_mobile_network_request(m, addr, plen), of=request)
+    assert m.extensions == [] and m.bad == [(148, 0, "mobnet_plen")]
+    assert [(e.plen, e.prefix) for e in m.invalid_networks] == [(plen, addr)]
+
+
+@given(st.booleans(), st.booleans(), st.integers(0, 255))
+def test_udp_tunnel_request_round_trip(force, through_fa, encapsulation):
+    """R3.3.3-9: UDP encapsulation is asked for with RFC 3519 3.1."""
+    e = only(
+        lambda m: ext.append_udp_tunnel_request(m, force, encapsulation, through_fa), of=request
+    )
+    assert (e.force, e.through_fa, e.encapsulation) == (force, through_fa, encapsulation)
+
+
+def test_reserved_of_the_udp_tunnel_request():
+    """RFC 3519 3.1.3: Reserved 1 and 2 are ignored; with 3 the extension is not understood."""
+    assert only(raw(144, b"\xff\xbf\x04\0\0", 0), of=request).force
+    assert parsed(raw(144, b"\0\x80\x04\0\1", 0), of=request).ignored == [(144, 0)]
+
+
+@given(code, st.booleans(), uint16)
+def test_udp_tunnel_reply_round_trip(code, forced, keepalive):
+    """RFC 3519 3.2: 0..63 is assent."""
+    e = only(lambda m: ext.append_udp_tunnel_reply(m, code, forced, keepalive))
+    assert (e.code, e.forced, e.keepalive, e.will_tunnel) == (code, forced, keepalive, code < 64)
+
+
+@given(st.booleans(), st.booleans(), st.booleans(), st.none() | octets4)
+def test_capability_round_trip(advertise, wanted, outbound_only, hoa):
+    """R5.1-i2, R5.1-1: A, R, S, O; S exactly when a home address is there [A09]."""
+    append = lambda m: ext.append_route_optimization_capability(  # noqa: E731
+        m, advertise, wanted, outbound_only, hoa
+    )
+    e = only(append, of=request)
+    assert (e.advertise, e.request, e.outbound_only) == (advertise, wanted, outbound_only)
+    assert (e.solicit, e.home_address) == (hoa is not None, hoa)
+
+
+def test_capability_reserved_and_length():
+    """R5.1-2, R5.1-i2: Reserved is ignored; S without an address, or one without S, is bad [A09]."""
+    e = only(raw(153, b"\xcf", 1), of=request)
+    assert (e.advertise, e.request, e.solicit, e.outbound_only) == (True, True, False, False)
+    for body in (b"", b"\x20", b"\x00\x0a\0\0\1", b"\x20\x0a\0\0", b"\x20\x0a\0\0\1\0"):
+        assert bad(raw(153, body, 1), of=request) == (153, 1, "ro_cap_hoa_iff_s")
+
+
+@given(st.booleans(), st.booleans(), st.booleans(), st.integers(0, 31))
+def test_route_optimization_reply_round_trip(outbound_only, nat, solicited, code):
+    """R5.2-i1, R5.2-i2: O, N, S and the code in 5 bits, 0..15 assent [A08]."""
+    append = lambda m: ext.append_route_optimization_reply(  # noqa: E731
+        m, outbound_only, nat, solicited, code
+    )
+    e = only(append)
+    assert (e.outbound_only, e.nat, e.solicited, e.code) == (outbound_only, nat, solicited, code)
+    assert e.accepted == (code <= 15)
+
+
+@given(st.lists(octets4, min_size=1, max_size=63), st.integers(0, 255))
+def test_care_of_addresses_round_trip(addresses, reserved):
+    """R5.4-1, R5.4-i1: in order of priority, to the end that Length gives."""
+    assert only(lambda m: ext.append_care_of_addresses(m, addresses)).addresses == addresses
+    assert only(raw(49, bytes([reserved]) + b"".join(addresses), 3)).addresses == addresses
+
+
+@pytest.mark.parametrize("body", [b"", b"\0", b"\0\0\0\0", b"\0\1\2\3\4\5"])
+def test_care_of_addresses_of_no_whole_address_are_bad(body):
+    """R5.4-i1"""
+    assert bad(raw(49, body, 3)) == (49, 3, "coa_ext_length")
+
+
+@pytest.mark.parametrize("count", [0, 64])
+def test_care_of_addresses_that_do_not_fit_are_an_error_of_the_caller(count):
+    with pytest.raises(ValueError):
+        ext.append_care_of_addresses(bytearray(), [b"\1\2\3\4"] * count)
+
+
+@given(st.booleans(), uint32, st.binary(max_size=9))
+def test_revocation_support_round_trip(i, timestamp, more):
+    """RFC 3543 3.2: a longer one is understood too."""
+    e = only(lambda m: ext.append_revocation_support(m, i, timestamp), of=request)
+    assert (e.i, e.timestamp) == (i, timestamp)
+    body = bytes([0x80 if i else 0x7F, 0xFF]) + timestamp.to_bytes(4, "big") + more
+    e = only(raw(137, body), of=request)
+    assert (e.i, e.timestamp) == (i, timestamp)
+
+
+@given(st.binary(min_size=1, max_size=255))
+def test_nai_round_trip(value):
+    assert only(lambda m: ext.append_nai(m, value), of=request).value == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "body", "why"),
+    [
+        (148, 0, b"\x10\x0a\1\0", "mobnet_length"),
+        (148, 0, b"\x10\x0a\1\0\0\0", "mobnet_length"),
+        (148, 1, b"\0\x10\0\x0a\1\0", "mobnet_length"),
+        (144, 0, b"\0\0\4\0", "udp_tunnel_length"),
+        (44, 0, b"\0\0\0\0", "udp_tunnel_length"),
+        (49, 1, b"", "ro_reply_length"),
+        (49, 1, b"\0\0", "ro_reply_length"),
+        (137, None, b"\0\0\0\0\0", "revocation_length"),
+        (131, None, b"", "nai_length"),
+    ],
+)
+def test_extension_of_a_wrong_length_is_bad(kind, subtype, body, why):
+    """R5.2-i1: known, malformed: it is named and not used; the message is."""
+    assert bad(raw(kind, body, subtype)) == (kind, subtype, why)
+
+
+@pytest.mark.parametrize(
+    "append",
+    [
+        lambda m: ext.append_udp_tunnel_reply(m, 0, True, 30),
+        lambda m: ext.append_route_optimization_reply(m, False, True, False),
+        lambda m: ext.append_care_of_addresses(m, [b"\1\2\3\4"]),
+        lambda m: ext.append_route_optimization_capability(m, True, True),
+        lambda m: ext.append_udp_tunnel_request(m, True),
+    ],
+)
+def test_second_extension_of_a_kind_is_bad(append):
+    """Two would contradict each other (threat R11): the first counts."""
+    m = parsed(append, append)
+    assert len(m.extensions) == 1
+    assert [why for _, _, why in m.bad] == ["duplicate_extension"]
+
+
+def test_unknown_extensions():
+    """R5.1-i1: an HA that does not know type 153 skips it, as all of 128..255; below, discard."""
+    for kind in (128, 200, 255):
+        m = parsed(raw(kind, b"xyz"), raw(kind, b""), of=request)
+        assert m.ignored == [(kind, None)] * 2 and m.extensions == []
+    for kind in (1, 16, 33, 34, 127):
+        assert reason(mobile_home(request(raw(kind, b"xyz")))) == "unknown_nonskippable"
+    assert parsed(raw(148, b"\0", 9), raw(148, b""), of=request).ignored == [(148, 9), (148, None)]
+    assert reason(mobile_home(reply(raw(44, b"\0" * 5, 1)))) == "unknown_nonskippable"
+
+
+def test_extensions_after_a_return_routability_message():
+    """R5.6-i1, R5.8-i1: walked, otherwise without effect; an unknown non-skippable discards [A34]."""
+    hoti = rr.build_init(message.HOTI, b"12345678")
+    assert message.parse(hoti + b"\0\0\xc8\x01x").cookie == b"12345678"
+    assert reason(hoti + b"\x64\x01x") == "unknown_nonskippable"
+    assert reason(hoti + b"\xc8\x05x") == "ext_overrun"
+
+
+def test_tunnel_data_header():
+    """RFC 3519 3.3: Reserved is ignored."""
+    assert udp_tunnel.parse_tunnel(udp_tunnel.TUNNEL_HEADER) == 4
+    assert message.parse(b"\x04\x2f\xff\xff" + b"gre").next_header == 47
+    assert reason(b"\x04\x04\x00") == "message_truncated"
+    with pytest.raises(WireError):
+        udp_tunnel.parse_tunnel(b"\x01\x04\x00\x00")
+
+
+@pytest.mark.parametrize("data", DATAGRAMS, ids=lambda d: d[:4].hex())
+def test_every_prefix_of_a_datagram_is_parsed_or_refused(data):
+    """Truncation raises WireError and nothing else."""
+    for n in range(len(data)):
+        try:
+            message.parse(data[:n])
+        except WireError as e:
+            assert e.reason
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=300),
+        st.tuples(st.sampled_from(DATAGRAMS), st.binary(max_size=60)).map(b"".join),
+        st.tuples(
+            st.sampled_from([bytes(request()), bytes(reply())]),
+            st.sampled_from([32, 44, 49, 50, 131, 137, 144, 148, 153, 0, 200]),
+            st.binary(max_size=60),
+        ).map(lambda t: t[0] + bytes([t[1]]) + t[2] + b"\x20\x14" + bytes(20)),
+    )
+)
+@example(b"")
+def test_malformed_input_raises_only_wire_error(data):
+    """Whatever it is, a datagram is an object or a WireError with a reason."""
+    try:
+        m = message.parse(data)
+    except WireError as e:
+        assert e.reason and e.reason == str(e)
+        return
+    for extension in getattr(m, "extensions", []):
+        if isinstance(extension, ext.PrefixAdvertisement):
+            list(extension.routers())
+
+
+@given(st.sampled_from(DATAGRAMS[1:]), st.data())
+def test_damaged_datagrams_raise_only_wire_error(data, draw):
+    damaged = bytearray(data)
+    for _ in range(draw.draw(st.integers(1, 4))):
+        if damaged:
+            damaged[draw.draw(st.integers(0, len(damaged) - 1))] = draw.draw(st.integers(0, 255))
+    try:
+        message.parse(bytes(damaged))
+    except WireError as e:
+        assert e.reason
+
+
+HOA = b"\x40\x0a\x63\x00\x03"
+SIGN = b"\x20\x14" + bytes(20)
+
+
+def long_advertisement(unit):
+    body = HOA + unit * ((65000 - len(HOA)) // len(unit))
+    return bytes(reply()) + b"\x32\x01" + len(body).to_bytes(2, "big") + body + SIGN
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bytes(request()) + bytes(65000),
+        bytes(request()) + b"\xc8\x00" * 32000,
+        bytes(request()) + b"\x94\x06\x00\x10\x0a\x01\x00\x00" * 8000 + SIGN,
+        bytes(request()) + SIGN * 2900,
+        long_advertisement(HOA),
+        long_advertisement(b"\x00\x00"),
+        long_advertisement(b"\x00" + b"\x01a" * 127 + b"\x00"),
+        long_advertisement(b"\x00\x7f" + b"a" * 127 + b"\x7d" + b"b" * 125 + b"\x00"),
+        long_advertisement(b"\x08\x0a" + b"\x01a\x01b\x00"),
+        b"\x18\x00" + bytes(8) + b"\xc8\x00" * 30000,
+        b"\xff" * 65000,
+    ],
+    ids=range(11),
+)
+def test_work_for_64_kilobytes_is_bounded(data):
+    """No input of one datagram costs more than a walk over its octets."""
+    start = time.process_time()
+    try:
+        m = message.parse(data)
+        assert len(getattr(m, "extensions", [])) <= ext.MAX_EXTENSIONS
+    except WireError:
+        pass
+    assert time.process_time() - start < 0.5
+
+
+def test_extensions_of_one_message_are_limited():
+    """MAX_EXTENSIONS are taken, one more discards: bounded before anything is authentic."""
+    append = lambda m: ext.append_mobile_network_request(m, b"\x0a\1\0\0", 16)  # noqa: E731
+    most = ext.MAX_EXTENSIONS
+    m = message.parse(mobile_home(request(*[append] * (most - 1))))
+    assert len(m.all(ext.MobileNetworkRequest)) == most - 1
+    assert reason(mobile_home(request(*[append] * most))) == "too_many_extensions"
+
+
+def test_mobile_correspondent_message_carries_networks():
+    """R3.3.3-4, R3.3.3-5: the Request to a CR."""
+    append = lambda m: ext.append_mobile_network_request(m, b"\x0a\1\0\0", 16)  # noqa: E731
+    m = message.parse(mobile_correspondent(request(append)))
+    assert isinstance(m.authenticator, registration.MobileCorrespondentAuthentication)
+    assert [(e.prefix, e.plen) for e in m.extensions] == [(b"\x0a\1\0\0", 16)]
