@@ -1,0 +1,89 @@
+"""What every data plane offers, the names of its drop reasons, and the pools main.py makes.
+
+A data plane moves user packets between the LAN attachment and the tunnels. Per packet it
+allocates nothing, raises nothing and logs nothing; each refusal has a counter. It never decides
+protocol: it forwards by the table it was given and hands control packets to the core. The shell
+loop is its only caller. This module is small on purpose: main.py reads `POOL_SIZES` from it
+before anything that could fragment the heap is imported.
+
+A plane has:
+  attach_lan(port), open_uplink(index, interface, address, mtu), close_uplink(index)
+  set_tunnel(id, uplink, local, remote, remote_port, mtu, peer), delete_tunnel(id)
+  swap(routes, sources)       tables of forwarding, replaced as a whole
+  send(id, packet) -> bool    one inner packet of the control plane into a tunnel
+  register(poll), handle(obj, event) -> bool   one bounded batch; False: obj is not ours
+  next_control() -> (id, packet, src, sport) | None    inner packets diverted to the core
+  next_stray() -> (uplink, src, sport, dst, data) | None   keepalives from no known tunnel end
+  wanted, wanted_any          route hints seen since the shell last cleared them
+  rx_packets(id), tx_packets(id), counters() -> dict, own_loss() -> dict, close()
+"""
+
+from haaro.compat import const
+
+MAX_TUNNELS = 65
+MAX_HINTS = 256
+# Largest inner packet taken from a tunnel or from the LAN, octets.
+MAX_PACKET = 1500
+# IPv4 + UDP + tunnel data header (RFC 3519 3.3).
+OVERHEAD = 32
+# Packets of one batch: that many of full size fit into the batch pool, so that a batch is
+# always read to its end and no record waits for a second turn of the loop.
+BATCH = 32
+# Record lengths of the length oracle: header up to the identification of the inner packet.
+LAN_RECORD = 20
+UPLINK_RECORD = 38
+
+# Octets of each pool, in the order UserspacePlane takes them. One batch is read, forwarded and
+# sent before the next is read, so both directions and all uplinks share them.
+POOL_SIZES = (BATCH * (MAX_PACKET + OVERHEAD), BATCH * UPLINK_RECORD)
+
+# Layout of the state buffer that the leaves read: one slot per tunnel, then what belongs to
+# the LAN attachment.
+SLOT = 16
+SLOT_REMOTE = 0  # 4 octets
+SLOT_PORT = 4  # 2
+SLOT_UPLINK = 6
+SLOT_UP = 7  # 0 no such tunnel
+SLOT_MTU = 8  # 2, of the inner packet
+SLOT_PEER = 10  # 4, inner address that keepalives come from
+STATE_ETHERNET = SLOT * MAX_TUNNELS  # 14 octets, header toward the LAN
+STATE_TTL_STEP = STATE_ETHERNET + 14
+STATE_SIZE = STATE_TTL_STEP + 2
+
+# Drop reasons; a leaf returns the negative index.
+REASONS = (
+    "",
+    "out_bad_header",
+    "out_bad_checksum",
+    "out_foreign_source",
+    "out_not_unicast",
+    "out_own_destination",
+    "out_tunnel_end_destination",
+    "out_no_route",
+    "out_tunnel_down",
+    "out_ttl_exceeded",
+    "out_too_big",
+    "in_unknown_tunnel_end",
+    "in_home_agent_port",
+    "in_bad_header",
+    "in_bad_checksum",
+    "in_ttl_exceeded",
+    "in_not_unicast",
+    "in_own_source",
+    "in_tunnel_end_source",
+    "in_unconfirmed_source",
+    "in_tunnel_end_destination",
+    "in_foreign_destination",
+    "in_control_overflow",
+    "in_stray_overflow",
+)
+OUT_TTL_EXCEEDED = 9
+OUT_TOO_BIG = 10
+IN_UNKNOWN_TUNNEL_END = 11
+IN_CONTROL_OVERFLOW = 22
+IN_STRAY_OVERFLOW = 23
+
+# Bits of a leaf's verdict above the tunnel id (bits 0-7) and the packet length (bits 8-23).
+HINTED = const(1 << 24)
+CONTROL = const(1 << 24)
+FRAGMENT = const(1 << 25)

@@ -1,0 +1,260 @@
+"""The per-packet computations of the data plane, in plain Python.
+
+Owns every check and rewrite a packet meets; touches buffers and small integers only, so a call
+allocates nothing. `leaves_viper` holds the same functions for ports with a code emitter, and
+`userspace` picks at import. All buffers are borrowed for the call. Offsets are octets.
+
+A verdict is negative (minus the index of a drop reason in `base.REASONS`) or tunnel id, length
+of the inner packet << 8, and the bits of `base`.
+"""
+
+from haaro.compat import const
+
+_ENTRY = const(10)
+_SLOT = const(16)
+_TUNNELS = const(65)
+_HINTS = const(256)
+_STATE_ETHERNET = const(16 * 65)
+_STATE_TTL_STEP = const(16 * 65 + 14)
+
+
+def total(records, first: int, count: int, stride: int, base: int) -> int:
+    """Return the octets that `count` packets take in a batch, by their records from `first` on.
+
+    base: octets in front of the (inner) IP header, whose total length is at base + 2.
+    """
+    octets = 0
+    at = first * stride + base + 2
+    while count:
+        octets += base + (records[at] << 8 | records[at + 1])
+        at += stride
+        count -= 1
+    return octets
+
+
+def aligned(batch, octets: int, records, first: int, count: int, stride: int, base: int) -> int:
+    """Return how many leading packets of the batch are whole and are those of the records."""
+    at = 0
+    record = first * stride + base
+    done = 0
+    while done < count:
+        p = at + base
+        if p + 6 > octets:
+            break
+        if (
+            batch[p + 2] != records[record + 2]
+            or batch[p + 3] != records[record + 3]
+            or batch[p + 4] != records[record + 4]
+            or batch[p + 5] != records[record + 5]
+        ):
+            break
+        at = p + (batch[p + 2] << 8 | batch[p + 3])
+        if at > octets:
+            break
+        record += stride
+        done += 1
+    return done
+
+
+def header(batch, at: int) -> int:
+    """Return the total length of the IPv4 packet at `at`; -1: header, -2: its checksum is bad."""
+    first = batch[at]
+    octets = (first & 15) << 2
+    length = batch[at + 2] << 8 | batch[at + 3]
+    if first >> 4 != 4 or octets < 20 or length < octets:
+        return -1
+    s = 0
+    end = at + octets
+    while at < end:
+        s += batch[at] << 8 | batch[at + 1]
+        at += 2
+    s = (s & 0xFFFF) + (s >> 16)
+    if (s & 0xFFFF) + (s >> 16) != 0xFFFF:
+        return -2
+    return length
+
+
+def find(table, entries: int, batch, at: int) -> int:
+    """Return the offset of the table's entry that holds the address at `at`."""
+    high = batch[at] << 8 | batch[at + 1]
+    low = batch[at + 2] << 8 | batch[at + 3]
+    a = 0
+    b = entries
+    while b - a > 1:
+        m = (a + b) >> 1
+        e = m * _ENTRY
+        start = table[e] << 8 | table[e + 1]
+        if start > high or (start == high and (table[e + 2] << 8 | table[e + 3]) > low):
+            b = m
+        else:
+            a = m
+    return a * _ENTRY
+
+
+def outbound(batch, at: int, table, entries: int, state, wanted) -> int:
+    """Check one packet of the LAN whose IPv4 header is at `at`; write the tunnel header.
+
+    The 4 octets in front of the packet become the tunnel data header (RFC 3519 3.3), the TTL is
+    lowered by the attachment's step, and wanted[hint] is set if the route has a hint.
+    """
+    length = header(batch, at)
+    if length < 0:
+        return length
+    if not table[find(table, entries, batch, at + 12) + 6] & 3:
+        return -3
+    first = batch[at + 16]
+    if first == 0 or first == 127 or first >= 224:
+        return -4
+    e = find(table, entries, batch, at + 16)
+    flags = table[e + 6]
+    if flags & 3:
+        return -5
+    if flags & 4:
+        return -6
+    tunnel = table[e + 4]
+    if tunnel >= _TUNNELS:
+        return -7
+    step = state[_STATE_TTL_STEP]
+    if batch[at + 8] <= step:
+        return -9
+    slot = tunnel * _SLOT
+    if not state[slot + 7]:
+        return -8
+    verdict = tunnel | length << 8
+    hint = table[e + 8] << 8 | table[e + 9]
+    if hint < _HINTS:
+        wanted[hint] = 1
+        verdict |= 1 << 24
+    if length > (state[slot + 8] << 8 | state[slot + 9]):
+        if batch[at + 6] & 0x40:
+            return -10
+        verdict |= 1 << 25
+    if step:
+        lower_ttl(batch, at, step)
+    batch[at - 4] = 4
+    batch[at - 3] = 4
+    batch[at - 2] = 0
+    batch[at - 1] = 0
+    return verdict
+
+
+def tunnel_of(batch, at: int, state, last: int, uplink: int) -> int:
+    """Return the tunnel whose remote end sent the datagram with the outer header at `at`.
+
+    Address, port and uplink are exact (RFC 3519 4.3); `last` is tried first. -11: no such end,
+    -12: the home agent's address with another port.
+    """
+    tunnel = last
+    tries = 0
+    verdict = -11
+    while tries <= _TUNNELS:
+        slot = tunnel * _SLOT
+        if (
+            state[slot + 7]
+            and state[slot + 3] == batch[at + 15]
+            and state[slot + 2] == batch[at + 14]
+            and state[slot + 1] == batch[at + 13]
+            and state[slot] == batch[at + 12]
+        ):
+            if (
+                state[slot + 5] == batch[at + 21]
+                and state[slot + 4] == batch[at + 20]
+                and state[slot + 6] == uplink
+            ):
+                return tunnel
+            if tunnel == 0:
+                verdict = -12
+        tunnel = tries if tries < _TUNNELS else 0
+        tries += 1
+    return verdict
+
+
+def inbound(batch, at: int, table, entries: int, state, tunnel: int) -> int:
+    """Check the inner packet at `at` that arrived by `tunnel`.
+
+    A packet for the LAN gets its Ethernet header in front and its TTL lowered; one for the
+    control plane is left untouched and its verdict has CONTROL.
+    """
+    length = header(batch, at)
+    if length < 0:
+        return length - 12
+    step = state[_STATE_TTL_STEP]
+    if batch[at + 8] <= step:
+        return -15
+    first = batch[at + 12]
+    if first == 0 or first == 127 or first >= 224:
+        return -16
+    first = batch[at + 16]
+    if first == 0 or first == 127 or first >= 224:
+        return -16
+    source = find(table, entries, batch, at + 12)
+    if table[source + 6] & 3:
+        return -17
+    flags = table[find(table, entries, batch, at + 16) + 6]
+    verdict = tunnel | length << 8
+    kind = 0
+    if flags & 2:
+        kind = control(batch, at, length)
+    slot = tunnel * _SLOT
+    if (
+        batch[at + 15] == state[slot + 13]
+        and batch[at + 14] == state[slot + 12]
+        and batch[at + 13] == state[slot + 11]
+        and batch[at + 12] == state[slot + 10]
+    ):
+        # A keepalive comes before its sender's prefixes are confirmed.
+        if kind == 1:
+            return verdict | 1 << 24
+    elif table[source + 6] & 4:
+        return -18
+    if tunnel and table[source + 5] != tunnel:
+        return -19
+    if not flags & 3:
+        return -20 if flags & 4 else -21
+    if kind == 2:
+        return verdict | 1 << 24
+    if step:
+        lower_ttl(batch, at, step)
+    i = 0
+    at -= 14
+    while i < 14:
+        batch[at + i] = state[_STATE_ETHERNET + i]
+        i += 1
+    return verdict
+
+
+def control(batch, at: int, length: int) -> int:
+    """Return 1 for an ICMP echo or its reply, 2 for UDP to port 434, else 0."""
+    if batch[at + 6] & 0x1F or batch[at + 7]:
+        return 0
+    protocol = batch[at + 9]
+    data = (batch[at] & 15) << 2
+    if length < data + 8:
+        return 0
+    data += at
+    if protocol == 1 and (batch[data] == 0 or batch[data] == 8):
+        return 1
+    if protocol == 17 and batch[data + 2] == 1 and batch[data + 3] == 178:
+        return 2
+    return 0
+
+
+def lower_ttl(batch, at: int, step: int) -> None:
+    """Lower the TTL of the packet at `at` and mend its checksum (RFC 1624)."""
+    batch[at + 8] = batch[at + 8] - step
+    s = (batch[at + 10] << 8 | batch[at + 11]) + (step << 8)
+    s = (s & 0xFFFF) + (s >> 16)
+    batch[at + 10] = s >> 8
+    batch[at + 11] = s & 255
+
+
+def checksum(batch, at: int, octets: int) -> int:
+    """Return the Internet checksum (RFC 1071) of an even number of octets at `at`."""
+    s = 0
+    end = at + octets
+    while at < end:
+        s += batch[at] << 8 | batch[at + 1]
+        at += 2
+    s = (s & 0xFFFF) + (s >> 16)
+    s = (s & 0xFFFF) + (s >> 16)
+    return s ^ 0xFFFF

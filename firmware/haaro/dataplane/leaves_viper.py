@@ -1,0 +1,263 @@
+# ruff: noqa: F821
+"""The viper twins of `leaves`: the same functions for ports with a code emitter.
+
+On other ports this file is a SyntaxError and `userspace` takes the plain ones. Small functions,
+one store per statement, no value over 0x3fffffff; a differential test runs both on the same
+packets.
+"""
+
+import micropython
+
+from haaro.compat import const
+
+_ENTRY = const(10)
+_SLOT = const(16)
+_TUNNELS = const(65)
+_HINTS = const(256)
+_STATE_ETHERNET = const(16 * 65)
+_STATE_TTL_STEP = const(16 * 65 + 14)
+
+
+@micropython.viper
+def total(records, first: int, count: int, stride: int, base: int) -> int:
+    records_p = ptr8(records)
+    octets = 0
+    at = first * stride + base + 2
+    while count:
+        octets += base + (records_p[at] << 8 | records_p[at + 1])
+        at += stride
+        count -= 1
+    return octets
+
+
+@micropython.viper
+def aligned(batch, octets: int, records, first: int, count: int, stride: int, base: int) -> int:
+    batch_p = ptr8(batch)
+    records_p = ptr8(records)
+    at = 0
+    record = first * stride + base
+    done = 0
+    while done < count:
+        p = at + base
+        if p + 6 > octets:
+            break
+        if (
+            batch_p[p + 2] != records_p[record + 2]
+            or batch_p[p + 3] != records_p[record + 3]
+            or batch_p[p + 4] != records_p[record + 4]
+            or batch_p[p + 5] != records_p[record + 5]
+        ):
+            break
+        at = p + (batch_p[p + 2] << 8 | batch_p[p + 3])
+        if at > octets:
+            break
+        record += stride
+        done += 1
+    return done
+
+
+@micropython.viper
+def header(batch, at: int) -> int:
+    batch_p = ptr8(batch)
+    first = batch_p[at]
+    octets = (first & 15) << 2
+    length = batch_p[at + 2] << 8 | batch_p[at + 3]
+    if first >> 4 != 4 or octets < 20 or length < octets:
+        return -1
+    s = 0
+    end = at + octets
+    while at < end:
+        s += batch_p[at] << 8 | batch_p[at + 1]
+        at += 2
+    s = (s & 0xFFFF) + (s >> 16)
+    if (s & 0xFFFF) + (s >> 16) != 0xFFFF:
+        return -2
+    return length
+
+
+@micropython.viper
+def find(table, entries: int, batch, at: int) -> int:
+    batch_p = ptr8(batch)
+    table_p = ptr8(table)
+    high = batch_p[at] << 8 | batch_p[at + 1]
+    low = batch_p[at + 2] << 8 | batch_p[at + 3]
+    a = 0
+    b = entries
+    while b - a > 1:
+        m = (a + b) >> 1
+        e = m * _ENTRY
+        start = table_p[e] << 8 | table_p[e + 1]
+        if start > high or (start == high and (table_p[e + 2] << 8 | table_p[e + 3]) > low):
+            b = m
+        else:
+            a = m
+    return a * _ENTRY
+
+
+@micropython.viper
+def outbound(batch, at: int, table, entries: int, state, wanted) -> int:
+    batch_p = ptr8(batch)
+    table_p = ptr8(table)
+    state_p = ptr8(state)
+    wanted_p = ptr8(wanted)
+    length = int(header(batch, at))
+    if length < 0:
+        return length
+    if not table_p[int(find(table, entries, batch, at + 12)) + 6] & 3:
+        return -3
+    first = batch_p[at + 16]
+    if first == 0 or first == 127 or first >= 224:
+        return -4
+    e = int(find(table, entries, batch, at + 16))
+    flags = table_p[e + 6]
+    if flags & 3:
+        return -5
+    if flags & 4:
+        return -6
+    tunnel = table_p[e + 4]
+    if tunnel >= _TUNNELS:
+        return -7
+    step = state_p[_STATE_TTL_STEP]
+    if batch_p[at + 8] <= step:
+        return -9
+    slot = tunnel * _SLOT
+    if not state_p[slot + 7]:
+        return -8
+    verdict = tunnel | length << 8
+    hint = table_p[e + 8] << 8 | table_p[e + 9]
+    if hint < _HINTS:
+        wanted_p[hint] = 1
+        verdict |= 1 << 24
+    if length > (state_p[slot + 8] << 8 | state_p[slot + 9]):
+        if batch_p[at + 6] & 0x40:
+            return -10
+        verdict |= 1 << 25
+    if step:
+        lower_ttl(batch, at, step)
+    batch_p[at - 4] = 4
+    batch_p[at - 3] = 4
+    batch_p[at - 2] = 0
+    batch_p[at - 1] = 0
+    return verdict
+
+
+@micropython.viper
+def tunnel_of(batch, at: int, state, last: int, uplink: int) -> int:
+    batch_p = ptr8(batch)
+    state_p = ptr8(state)
+    tunnel = last
+    tries = 0
+    verdict = -11
+    while tries <= _TUNNELS:
+        slot = tunnel * _SLOT
+        if (
+            state_p[slot + 7]
+            and state_p[slot + 3] == batch_p[at + 15]
+            and state_p[slot + 2] == batch_p[at + 14]
+            and state_p[slot + 1] == batch_p[at + 13]
+            and state_p[slot] == batch_p[at + 12]
+        ):
+            if (
+                state_p[slot + 5] == batch_p[at + 21]
+                and state_p[slot + 4] == batch_p[at + 20]
+                and state_p[slot + 6] == uplink
+            ):
+                return tunnel
+            if tunnel == 0:
+                verdict = -12
+        tunnel = tries if tries < _TUNNELS else 0
+        tries += 1
+    return verdict
+
+
+@micropython.viper
+def inbound(batch, at: int, table, entries: int, state, tunnel: int) -> int:
+    batch_p = ptr8(batch)
+    table_p = ptr8(table)
+    state_p = ptr8(state)
+    length = int(header(batch, at))
+    if length < 0:
+        return length - 12
+    step = state_p[_STATE_TTL_STEP]
+    if batch_p[at + 8] <= step:
+        return -15
+    first = batch_p[at + 12]
+    if first == 0 or first == 127 or first >= 224:
+        return -16
+    first = batch_p[at + 16]
+    if first == 0 or first == 127 or first >= 224:
+        return -16
+    source = int(find(table, entries, batch, at + 12))
+    if table_p[source + 6] & 3:
+        return -17
+    flags = table_p[int(find(table, entries, batch, at + 16)) + 6]
+    verdict = tunnel | length << 8
+    kind = 0
+    if flags & 2:
+        kind = int(control(batch, at, length))
+    slot = tunnel * _SLOT
+    if (
+        batch_p[at + 15] == state_p[slot + 13]
+        and batch_p[at + 14] == state_p[slot + 12]
+        and batch_p[at + 13] == state_p[slot + 11]
+        and batch_p[at + 12] == state_p[slot + 10]
+    ):
+        # A keepalive comes before its sender's prefixes are confirmed.
+        if kind == 1:
+            return verdict | 1 << 24
+    elif table_p[source + 6] & 4:
+        return -18
+    if tunnel and table_p[source + 5] != tunnel:
+        return -19
+    if not flags & 3:
+        return -20 if flags & 4 else -21
+    if kind == 2:
+        return verdict | 1 << 24
+    if step:
+        lower_ttl(batch, at, step)
+    i = 0
+    at -= 14
+    while i < 14:
+        batch_p[at + i] = state_p[_STATE_ETHERNET + i]
+        i += 1
+    return verdict
+
+
+@micropython.viper
+def control(batch, at: int, length: int) -> int:
+    batch_p = ptr8(batch)
+    if batch_p[at + 6] & 0x1F or batch_p[at + 7]:
+        return 0
+    protocol = batch_p[at + 9]
+    data = (batch_p[at] & 15) << 2
+    if length < data + 8:
+        return 0
+    data += at
+    if protocol == 1 and (batch_p[data] == 0 or batch_p[data] == 8):
+        return 1
+    if protocol == 17 and batch_p[data + 2] == 1 and batch_p[data + 3] == 178:
+        return 2
+    return 0
+
+
+@micropython.viper
+def lower_ttl(batch, at: int, step: int):
+    batch_p = ptr8(batch)
+    batch_p[at + 8] = batch_p[at + 8] - step
+    s = (batch_p[at + 10] << 8 | batch_p[at + 11]) + (step << 8)
+    s = (s & 0xFFFF) + (s >> 16)
+    batch_p[at + 10] = s >> 8
+    batch_p[at + 11] = s & 255
+
+
+@micropython.viper
+def checksum(batch, at: int, octets: int) -> int:
+    batch_p = ptr8(batch)
+    s = 0
+    end = at + octets
+    while at < end:
+        s += batch_p[at] << 8 | batch_p[at + 1]
+        at += 2
+    s = (s & 0xFFFF) + (s >> 16)
+    s = (s & 0xFFFF) + (s >> 16)
+    return s ^ 0xFFFF

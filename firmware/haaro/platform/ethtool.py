@@ -1,0 +1,57 @@
+"""Turns off offloads of a network interface, by the kernel's ethtool netlink family.
+
+With them a veth would hand us frames of 64 KB without checksums.
+"""
+
+import struct
+
+from haaro.compat import const
+from haaro.platform import netlink
+
+_CONTROL = const(0x10)  # GENL_ID_CTRL
+_GET_FAMILY = const(3)
+_FAMILY_ID = const(1)
+_FAMILY_NAME = const(2)
+_FEATURES_SET = const(12)
+_HEADER = const(1)
+_HEADER_INDEX = const(1)
+_WANTED = const(3)
+_BITS = const(3)
+_BIT = const(1)
+_BIT_NAME = const(2)
+
+OFFLOADS = (
+    "tx-checksum-ip-generic",
+    "tx-scatter-gather",
+    "tx-scatter-gather-fraglist",
+    "tx-tcp-segmentation",
+    "tx-tcp-ecn-segmentation",
+    "tx-tcp-mangleid-segmentation",
+    "tx-tcp6-segmentation",
+    "tx-udp-segmentation",
+    "tx-generic-segmentation",
+    "rx-gro",
+)
+
+
+def features_off(index: int, names: tuple = OFFLOADS) -> None:
+    """Turn the features off for the interface with this index; raises OSError."""
+    generic = netlink.Netlink(netlink.GENERIC)
+    try:
+        body = _generic(_GET_FAMILY) + netlink.name(_FAMILY_NAME, "ethtool")
+        answer = generic.request(_CONTROL, 0, body)
+        family = netlink.attributes(answer[0][1], 4)[_FAMILY_ID]
+        bits = [netlink.nested(_BIT, netlink.name(_BIT_NAME, name)) for name in names]
+        generic.request(
+            struct.unpack("@H", family)[0],
+            0,
+            _generic(_FEATURES_SET)
+            + netlink.nested(_HEADER, netlink.number(_HEADER_INDEX, index))
+            + netlink.nested(_WANTED, netlink.nested(_BITS, *bits)),
+        )
+    finally:
+        generic.close()
+
+
+def _generic(command):
+    return struct.pack("@BBH", command, 1, 0)

@@ -1,0 +1,127 @@
+"""The Linux machine under the router: veth pair, kernel routing, uplinks, sockets, data plane.
+
+Owns the order in which they come up and go; decides nothing. Called by main.py and shell/loop.py.
+MicroPython gets no signals, so a killed router cleans up nothing: `start` begins with that.
+"""
+
+from haaro.dataplane.userspace import UserspacePlane
+from haaro.lan.linux_packet import LinuxPacketPort
+from haaro.platform import ethtool, linux_sockets
+from haaro.platform.linux_routing import LinuxRouting
+from haaro.shell.signalling import Signalling
+from haaro.uplink.linux_netdev import LinuxNetdev
+
+_SYSCTL = "/proc/sys/net/"
+_MTU = 1500
+
+
+class LinuxMachine:
+    """Attachment of one router; `options` is the dict of shell/config.py."""
+
+    def __init__(self, settings, options: dict, pools: tuple) -> None:
+        self._settings = settings
+        self._interface = options["tunnel_interface"]
+        self._interfaces = [uplink["interface"] for uplink in options["uplinks"]]
+        self._routing = LinuxRouting()
+        self._uplinks = LinuxNetdev(self._interfaces)
+        self._waiting: list = []
+        self._failed: list = []
+        self.warnings: list = []
+        self.signalling = Signalling(linux_sockets)
+        self.plane = UserspacePlane(pools, linux_sockets, settings.home_address, settings.networks)
+
+    def start(self, poll) -> None:
+        """Bring up our side of the box, whatever an earlier run left there. Raises OSError."""
+        self._attach()
+        self.plane.register(poll)
+        self.signalling.register(poll)
+        poll.register(self._uplinks.socket, 1)
+        self._uplinks.scan()
+
+    def stop(self) -> None:
+        """Close all sockets and take our links, rules and routes back."""
+        self.plane.close()
+        self.signalling.close_all()
+        self._uplinks.close()
+        self._routing.clear(self._interface)
+        self._routing.close()
+
+    def check(self) -> None:
+        """Queue again what could not be opened; called about once a second."""
+        self._waiting.extend(self._failed)
+        self._failed = []
+
+    def uplink_event(self, obj) -> bool:
+        """Look at the uplinks if `obj` is their event socket; False if it is not."""
+        if obj is not self._uplinks.socket:
+            return False
+        self._uplinks.handle()
+        return True
+
+    def next_uplink_change(self) -> tuple | None:
+        """Return the next (index, up, address, gateway, mtu); its sockets and routes are ready."""
+        while True:
+            change = self._uplinks.next_change()
+            if change:
+                # What waits for the same uplink is out of date.
+                self._waiting = [other for other in self._waiting if other[0] != change[0]]
+                self._failed = [other for other in self._failed if other[0] != change[0]]
+            elif self._waiting:
+                change = self._waiting.pop(0)
+            else:
+                return None
+            if self._apply(change):
+                return change
+
+    def _apply(self, change):
+        index, up, address, gateway, mtu = change
+        interface = self._interfaces[index]
+        try:
+            if up:
+                self._routing.set_uplink(index, interface, address, gateway)
+                self.signalling.open(index, interface, address)
+                self.plane.open_uplink(index, interface, address, mtu)
+            else:
+                self.plane.close_uplink(index)
+                self.signalling.close(index)
+                self._routing.drop_uplink(index)
+        except OSError as error:
+            self._warn("uplink %s: %s" % (interface, error))
+            self._failed.append(change)
+            return False
+        return True
+
+    def _attach(self):
+        settings = self._settings
+        routing = self._routing
+        kernel_end = self._interface
+        our_end = kernel_end[:-1] + "1" if kernel_end[-1] == "0" else kernel_end + "p"
+        routing.clear(kernel_end)
+        macs = (b"\x02\x68" + settings.home_address, b"\x02\x69" + settings.home_address)
+        indexes = routing.make_pair(kernel_end, our_end, macs, _MTU)
+        for index in indexes:
+            ethtool.features_off(index)
+        for end in (kernel_end, our_end):
+            # There may be no IPv6 at all.
+            self._sysctl("ipv6/conf/%s/disable_ipv6" % end, "1", True)
+        self._sysctl("ipv4/conf/%s/accept_local" % kernel_end, "1")
+        self._sysctl("ipv4/conf/%s/rp_filter" % kernel_end, "0")
+        self._sysctl("ipv4/ip_forward", "1")
+        for index in indexes:
+            routing.up(index)
+        # On a link that is up, or the kernel would reorder the sockets as it comes up; and before
+        # there is an address, so that nothing is in a queue when the filters change.
+        self.plane.attach_lan(LinuxPacketPort(indexes[1], macs[1], macs[0]))
+        routing.add_home(indexes[0], settings.home_address, settings.networks)
+
+    def _sysctl(self, path, value, optional=False):
+        try:
+            with open(_SYSCTL + path, "w") as file:
+                file.write(value)
+        except OSError as error:
+            if not optional:
+                self._warn("%s%s = %s: %s" % (_SYSCTL, path, value, error))
+
+    def _warn(self, text):
+        if text not in self.warnings:
+            self.warnings.append(text)

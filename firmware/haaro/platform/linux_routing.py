@@ -1,0 +1,197 @@
+"""Links, addresses, rules and routes of a Linux router, by netlink.
+
+Owns the numbers: table 434 for what goes into the tunnels, table 4340 + n for what carries the
+care-of address of uplink n, rules of priority 4340 and up, and the mark (protocol 43) by which
+a later start finds what an earlier one left. Called by platform/linux.py only.
+
+Rules, in order: the main table without its default route; then, for our home address and mobile
+networks as source, table 434; for a care-of address as source, the table of its uplink.
+"""
+
+import struct
+
+from haaro.compat import const
+from haaro.platform import netlink
+from haaro.platform.netlink import attribute, attributes, name, nested, number
+
+_NEW_LINK = const(16)
+_DEL_LINK = const(17)
+_GET_LINK = const(18)
+_NEW_ADDRESS = const(20)
+_NEW_ROUTE = const(24)
+_DEL_ROUTE = const(25)
+_GET_ROUTE = const(26)
+_NEW_RULE = const(32)
+_DEL_RULE = const(33)
+_GET_RULE = const(34)
+
+_AF_INET = const(2)
+_UP = const(1)
+_NOARP = const(0x80)
+
+_IFLA_ADDRESS = const(1)
+_IFLA_NAME = const(3)
+_IFLA_MTU = const(4)
+_IFLA_LINKINFO = const(18)
+_IFLA_ALIAS = const(20)
+_IFLA_TX_QUEUES = const(31)
+_IFLA_RX_QUEUES = const(32)
+_INFO_KIND = const(1)
+_INFO_DATA = const(2)
+_VETH_PEER = const(1)
+
+_IFA_ADDRESS = const(1)
+_IFA_LOCAL = const(2)
+
+_RTA_OIF = const(4)
+_RTA_GATEWAY = const(5)
+_RTA_TABLE = const(15)
+
+_FRA_SOURCE = const(2)
+_FRA_PRIORITY = const(6)
+_FRA_SUPPRESS_PREFIX_LENGTH = const(14)
+_FRA_TABLE = const(15)
+_FRA_PROTOCOL = const(21)
+
+_MAIN = const(254)
+_TUNNELS = const(434)
+_UPLINKS = const(4340)
+_PRIORITY_MAIN = const(4340)
+_PRIORITY_HOME = const(4341)
+_PRIORITY_UPLINKS = const(4370)
+_PROTOCOL = const(43)
+_ALIAS = "haaro"
+_ENOENT = const(2)
+_ESRCH = const(3)
+
+
+class LinuxRouting:
+    """The router's part of the kernel's network configuration; every call raises OSError."""
+
+    def __init__(self) -> None:
+        self._netlink = netlink.Netlink()
+
+    def clear(self, interface: str) -> None:
+        """Remove all that an earlier run left: rules, routes and the pair `interface`.
+
+        Raises OSError(EEXIST) if a link of that name is not ours.
+        """
+        for _, body in self._netlink.dump(_GET_RULE, _rule(0, 0)):
+            if attributes(body, 12).get(_FRA_PROTOCOL) == bytes((_PROTOCOL,)):
+                self._forgiving(_DEL_RULE, body)
+        for _, body in self._netlink.dump(_GET_ROUTE, _route(0, 0)):
+            if body[5] == _PROTOCOL:
+                self._forgiving(_DEL_ROUTE, body)
+        index, found = self.link(interface)
+        if index:
+            if found.get(_IFLA_ALIAS, b"").rstrip(b"\0") != _ALIAS.encode():
+                raise OSError(17, "%s exists and is not haaro's" % interface)
+            self._netlink.request(_DEL_LINK, 0, _link(index))
+
+    def link(self, interface: str) -> tuple:
+        """Return (index, attributes) of a link, (0, {}) if there is none."""
+        for _, body in self._netlink.dump(_GET_LINK, _link(0)):
+            found = attributes(body, 16)
+            if found.get(_IFLA_NAME, b"").rstrip(b"\0") == interface.encode():
+                return struct.unpack_from("@i", body, 4)[0], found
+        return 0, {}
+
+    def make_pair(self, kernel_end: str, our_end: str, macs: tuple, mtu: int) -> tuple:
+        """Create the veth pair, both ends down; return the two indexes."""
+        queues = number(_IFLA_TX_QUEUES, 1) + number(_IFLA_RX_QUEUES, 1) + number(_IFLA_MTU, mtu)
+        peer = _link(0) + name(_IFLA_NAME, our_end) + attribute(_IFLA_ADDRESS, macs[1]) + queues
+        self._netlink.request(
+            _NEW_LINK,
+            netlink.CREATE | netlink.EXCLUSIVE,
+            _link(0)
+            + name(_IFLA_NAME, kernel_end)
+            + attribute(_IFLA_ADDRESS, macs[0])
+            + queues
+            + nested(
+                _IFLA_LINKINFO,
+                name(_INFO_KIND, "veth"),
+                nested(_INFO_DATA, attribute(_VETH_PEER, peer)),
+            ),
+        )
+        indexes = self.link(kernel_end)[0], self.link(our_end)[0]
+        for index in indexes:
+            self._netlink.request(_NEW_LINK, 0, _link(index) + name(_IFLA_ALIAS, _ALIAS))
+        return indexes
+
+    def up(self, index: int) -> None:
+        """Bring a link up, without ARP."""
+        flags = _UP | _NOARP
+        self._netlink.request(_NEW_LINK, 0, _link(index, flags, flags))
+
+    def add_home(self, index: int, home_address: bytes, networks: list) -> None:
+        """Give the pair's kernel end our home address, and route what carries our sources to it."""
+        self._netlink.request(
+            _NEW_ADDRESS,
+            netlink.CREATE | netlink.REPLACE,
+            struct.pack("@BBBBI", _AF_INET, 32, 0, 0, index)
+            + attribute(_IFA_LOCAL, home_address)
+            + attribute(_IFA_ADDRESS, home_address),
+        )
+        self._add_route(_TUNNELS, index, None)
+        self._add_rule(_PRIORITY_MAIN, _MAIN, b"", number(_FRA_SUPPRESS_PREFIX_LENGTH, 0))
+        self._add_rule(_PRIORITY_HOME, _TUNNELS, home_address)
+        for prefix, plen in networks:
+            self._add_rule(_PRIORITY_HOME, _TUNNELS, prefix, b"", plen)
+
+    def set_uplink(self, uplink: int, interface: str, address: bytes, gateway) -> None:
+        """What carries this care-of address leaves by this interface, replacing what was set."""
+        self.drop_uplink(uplink)
+        index = self.link(interface)[0]
+        self._add_route(_UPLINKS + uplink, index, gateway)
+        self._add_rule(_PRIORITY_UPLINKS + uplink, _UPLINKS + uplink, address)
+
+    def drop_uplink(self, uplink: int) -> None:
+        """Remove rule and route of an uplink, if they are there."""
+        priority = number(_FRA_PRIORITY, _PRIORITY_UPLINKS + uplink)
+        self._forgiving(_DEL_RULE, _rule(0, 1) + priority)
+        self._forgiving(_DEL_ROUTE, _route(0, 1) + number(_RTA_TABLE, _UPLINKS + uplink))
+
+    def close(self) -> None:
+        """Close the netlink socket; nothing is removed."""
+        self._netlink.close()
+
+    def _add_route(self, table, index, gateway):
+        body = _route(0 if gateway else 253, 1) + number(_RTA_TABLE, table)
+        body += number(_RTA_OIF, index)
+        if gateway:
+            body += attribute(_RTA_GATEWAY, gateway)
+        try:
+            self._netlink.request(_NEW_ROUTE, netlink.CREATE | netlink.REPLACE, body)
+        except OSError:
+            if not gateway:
+                raise
+            # The gateway is outside the address's prefix (point to point, /32 from a cloud).
+            body = struct.pack("@BBBBBBBBI", _AF_INET, 0, 0, 0, 0, _PROTOCOL, 0, 1, 4) + body[12:]
+            self._netlink.request(_NEW_ROUTE, netlink.CREATE | netlink.REPLACE, body)
+
+    def _add_rule(self, priority, table, source, more=b"", plen=32):
+        body = _rule(plen if source else 0, 1)
+        if source:
+            body += attribute(_FRA_SOURCE, source)
+        body += number(_FRA_PRIORITY, priority) + number(_FRA_TABLE, table)
+        body += attribute(_FRA_PROTOCOL, bytes((_PROTOCOL,))) + more
+        self._netlink.request(_NEW_RULE, netlink.CREATE | netlink.EXCLUSIVE, body)
+
+    def _forgiving(self, kind, body):
+        try:
+            self._netlink.request(kind, 0, body)
+        except OSError as error:
+            if error.errno not in (_ENOENT, _ESRCH):
+                raise
+
+
+def _link(index, flags=0, change=0):
+    return struct.pack("@BBHiII", 0, 0, 0, index, flags, change)
+
+
+def _rule(source_length, action):
+    return struct.pack("@BBBBBBBBI", _AF_INET, 0, source_length, 0, 0, 0, 0, action, 0)
+
+
+def _route(scope, kind):
+    return struct.pack("@BBBBBBBBI", _AF_INET, 0, 0, 0, 0, _PROTOCOL if kind else 0, scope, kind, 0)

@@ -1,0 +1,142 @@
+"""The sockets of a Linux router, each filtered before it is bound so that no stray gets in.
+
+Owns socket options and creation order; knows nothing of tunnels or messages. Used by the data
+plane (a pair of receive sockets per CPU, one send socket per tunnel), by the LAN attachment and
+by signalling. The two sockets of a pair (dataplane/userspace.py) agree in order only for packets
+handled one after the other, so each pair takes the packets of one CPU.
+"""
+
+import socket
+import struct
+
+from haaro.compat import const
+from haaro.dataplane.base import LAN_RECORD, MAX_PACKET, UPLINK_RECORD
+from haaro.platform import bpf
+
+_AF_PACKET = const(17)
+_ETH_P_IP = const(0x0008)  # network order
+_SOL_SOCKET = const(1)
+_SO_REUSEADDR = const(2)
+_SO_SNDBUF = const(7)
+_SO_RCVBUF = const(8)
+_SO_BINDTODEVICE = const(25)
+_SO_SNDBUFFORCE = const(32)
+_SO_RCVBUFFORCE = const(33)
+_SOL_PACKET = const(263)
+_PACKET_QDISC_BYPASS = const(20)
+_UDP = const(17)
+_PORT = const(434)
+# Receive queue of whole packets; records are charged as much, so theirs is twice as long.
+_QUEUE_OCTETS = const(8 << 20)
+_QUEUE_UNPRIVILEGED = const(106496)
+_SEND_OCTETS = const(4 << 20)
+_MAX_PAIRS = const(8)
+
+
+def cpus() -> int:
+    """Return how many CPUs may handle packets."""
+    try:
+        with open("/sys/devices/system/cpu/possible") as file:
+            return int(file.read().strip().split("-")[-1]) + 1
+    except (OSError, ValueError):
+        return _MAX_PAIRS
+
+
+def lan_pairs(index: int) -> list:
+    """Return [(lengths, packets)] of the interface with this index; raises OSError."""
+    address = _packet_address(index, _ETH_P_IP)
+    return _pairs(_AF_PACKET, _ETH_P_IP, bpf.lan, LAN_RECORD, None, address)
+
+
+def lan_sender(index: int):
+    """Return a socket that sends frames and receives none."""
+    sender = socket.socket(_AF_PACKET, socket.SOCK_RAW, 0)
+    sender.bind(_packet_address(index, 0))
+    _enlarge(sender, _SO_SNDBUFFORCE, _SO_SNDBUF, _SEND_OCTETS, _SEND_OCTETS)
+    try:
+        sender.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
+    except OSError:
+        pass
+    sender.setblocking(False)
+    return sender
+
+
+def tunnel_pairs(interface: str, address: bytes) -> list:
+    """Return [(lengths, packets)] for tunnel packets to `address` from this interface."""
+    return _pairs(socket.AF_INET, _UDP, bpf.tunnel, UPLINK_RECORD, interface, inet(address, _PORT))
+
+
+def tunnel(interface: str, local: bytes, remote: bytes, port: int):
+    """Return the socket that sends into one tunnel, and receives nothing."""
+    sender = datagram(interface, local)
+    sender.connect(inet(remote, port))
+    return sender
+
+
+def datagram(interface: str, local: bytes):
+    """Return a UDP socket bound to `local` port 434 that sends, and receives nothing.
+
+    It is there in time to keep the kernel from answering "port unreachable".
+    """
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    bpf.attach(sender, bpf.DROP_ALL)
+    sender.setsockopt(_SOL_SOCKET, _SO_REUSEADDR, 1)
+    _bind_to(sender, interface)
+    _enlarge(sender, _SO_SNDBUFFORCE, _SO_SNDBUF, _SEND_OCTETS, _SEND_OCTETS)
+    sender.bind(inet(local, _PORT))
+    sender.setblocking(False)
+    return sender
+
+
+def signalling(interface: str, address: bytes):
+    """Return the raw socket that receives what is not a well-formed tunnel packet on port 434."""
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_RAW, _UDP)
+    bpf.attach(receiver, bpf.signalling(MAX_PACKET))
+    _bind_to(receiver, interface)
+    receiver.bind(inet(address, _PORT))
+    receiver.setblocking(False)
+    return receiver
+
+
+def inet(address: bytes, port: int) -> bytes:
+    """Return a struct sockaddr_in."""
+    return struct.pack("@H", socket.AF_INET) + struct.pack(">H4s8s", port, address, b"")
+
+
+def _packet_address(index, protocol):
+    return struct.pack("@HHiHBB8s", _AF_PACKET, protocol, index, 0, 0, 0, b"")
+
+
+def _pairs(family, protocol, program, record, interface, address):
+    pairs = []
+    count = min(cpus(), _MAX_PAIRS)
+    # Lengths first: the kernel serves the newest socket first.
+    for cpu in range(count):
+        both = []
+        for _ in range(2):
+            one = socket.socket(family, socket.SOCK_RAW, protocol if interface else 0)
+            bpf.attach(one, bpf.DROP_ALL)
+            if interface:
+                _bind_to(one, interface)
+            one.bind(address)
+            one.setblocking(False)
+            both.append(one)
+        lengths, packets = both
+        _enlarge(lengths, _SO_RCVBUFFORCE, _SO_RCVBUF, 2 * _QUEUE_OCTETS, 2 * _QUEUE_UNPRIVILEGED)
+        _enlarge(packets, _SO_RCVBUFFORCE, _SO_RCVBUF, _QUEUE_OCTETS, _QUEUE_UNPRIVILEGED)
+        bpf.attach(packets, program(0, MAX_PACKET, cpu, count))
+        bpf.attach(lengths, program(record, MAX_PACKET, cpu, count))
+        pairs.append((lengths, packets))
+    return pairs
+
+
+def _bind_to(one, interface):
+    one.setsockopt(_SOL_SOCKET, _SO_BINDTODEVICE, interface.encode() + b"\0")
+
+
+def _enlarge(one, force, plain, octets, unprivileged):
+    """Ask for a queue of `octets`; without the privilege, for one the default limit allows."""
+    try:
+        one.setsockopt(_SOL_SOCKET, force, octets)
+    except OSError:
+        one.setsockopt(_SOL_SOCKET, plain, unprivileged)

@@ -1,0 +1,98 @@
+"""The signalling sockets of the uplinks: Mobile IP messages from and to our care-of addresses.
+
+Owns one raw receive socket and one UDP send socket per uplink. Never looks into a message. What
+arrives is all to port 434 but well-formed tunnel packets (platform/bpf.py); the kernel does not
+check UDP checksums here: messages carry authenticators or cookies of their own.
+"""
+
+from haaro.compat import const
+
+_LARGEST = const(2048)
+
+
+class Signalling:
+    """`sockets` is the platform's factory (platform/linux_sockets.py)."""
+
+    def __init__(self, sockets) -> None:
+        self._sockets = sockets
+        self._poll = None
+        self._open: dict = {}  # uplink: (receiver, sender)
+        self.send_errors = 0
+        self.malformed = 0
+
+    def register(self, poll) -> None:
+        """Have the receive sockets, now and later, watched by `poll`."""
+        self._poll = poll
+        for receiver, _ in self._open.values():
+            poll.register(receiver, 1)
+
+    def open(self, uplink: int, interface: str, address: bytes) -> None:
+        """Receive and send as `address`; replaces what was open. Raises OSError."""
+        self.close(uplink)
+        # The sender first: from the bind on it keeps the kernel from answering "unreachable".
+        sender = self._sockets.datagram(interface, address)
+        try:
+            receiver = self._sockets.signalling(interface, address)
+        except OSError:
+            sender.close()
+            raise
+        self._open[uplink] = (receiver, sender)
+        if self._poll:
+            self._poll.register(receiver, 1)
+
+    def close(self, uplink: int) -> None:
+        """Close the sockets of an uplink, if open."""
+        both = self._open.pop(uplink, None)
+        if both:
+            if self._poll:
+                self._poll.unregister(both[0])
+            both[0].close()
+            both[1].close()
+
+    def send(self, uplink: int, dst: bytes, dport: int, payload: bytes) -> bool:
+        """Send a datagram from port 434 of the uplink's address; False and counted on failure."""
+        try:
+            if uplink in self._open:
+                address = self._sockets.inet(dst, dport)
+                if self._open[uplink][1].sendto(payload, address) == len(payload):
+                    return True
+        except OSError:
+            pass
+        self.send_errors += 1
+        return False
+
+    def receive(self, obj) -> tuple | None:
+        """Return (uplink, src, sport, dst, dport, data) of the next datagram of socket `obj`."""
+        for uplink, (receiver, _) in self._open.items():
+            if receiver is obj:
+                return self._next(uplink, receiver)
+        return None
+
+    def _next(self, uplink, receiver):
+        while True:
+            try:
+                packet = receiver.recv(_LARGEST)
+            except OSError:
+                return None
+            if not packet:
+                return None
+            header = (packet[0] & 15) << 2
+            length = 0
+            if len(packet) >= header + 8:
+                length = packet[header + 4] << 8 | packet[header + 5]
+            if length < 8 or header + length > len(packet):
+                self.malformed += 1
+                continue
+            return (
+                uplink,
+                packet[12:16],
+                packet[header] << 8 | packet[header + 1],
+                packet[16:20],
+                packet[header + 2] << 8 | packet[header + 3],
+                packet[header + 8 : header + length],
+            )
+
+    def close_all(self) -> None:
+        """Close everything."""
+        for uplink in list(self._open):
+            self.close(uplink)

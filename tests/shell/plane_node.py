@@ -1,0 +1,110 @@
+"""Runs in MicroPython: one machine with a data plane and fixed tunnels, driven by lines on stdin.
+
+    micropython plane_node.py '{"home_address": ..., "networks": [...], "uplinks": [...],
+                               "tunnels": [[id, uplink, local, remote, port, mtu, peer], ...],
+                               "routes": [[prefix, tunnel, hint], ...], "sources": [...]}'
+
+Prints one JSON line when it is ready and one per word on stdin: `status`, `stop`.
+"""
+
+import gc
+import json
+import select
+import sys
+
+from haaro.dataplane.pools import make_pools
+
+pools = make_pools()
+
+from haaro.platform.linux import LinuxMachine  # noqa: E402
+from haaro.wire.ipv4 import address, prefix, text  # noqa: E402
+
+
+class Settings:
+    pass
+
+
+def tunnel(machine, row):
+    ident, uplink, local, remote, port, mtu, peer = row
+    return machine.plane.set_tunnel(
+        ident, uplink, address(local), address(remote), port, mtu, address(peer)
+    )
+
+
+def tables(machine, config):
+    routes = [prefix(row[0]) + (row[1], row[2]) for row in config["routes"]]
+    sources = [prefix(row[0]) + (row[1],) for row in config["sources"]]
+    machine.plane.swap(routes, sources)
+
+
+def status(machine, control, stray, signalling):
+    plane = machine.plane
+    return {
+        "counters": plane.counters(),
+        "own_loss": plane.own_loss(),
+        "rx": [plane.rx_packets(i) for i in range(4)],
+        "tx": [plane.tx_packets(i) for i in range(4)],
+        "control": control,
+        "stray": stray,
+        "signalling": signalling,
+        "warnings": machine.warnings,
+        "heap": gc.mem_alloc(),
+    }
+
+
+def main():
+    config = json.loads(sys.argv[1])
+    settings = Settings()
+    settings.home_address = address(config["home_address"])
+    settings.networks = [prefix(net) for net in config["networks"]]
+    options = {
+        "tunnel_interface": config.get("tunnel_interface", "haaro0"),
+        "uplinks": [{"interface": name} for name in config["uplinks"]],
+    }
+    machine = LinuxMachine(settings, options, pools)
+    poll = select.poll()
+    poll.register(sys.stdin, select.POLLIN)
+    machine.start(poll)
+    changes = []
+    control, stray, signalling = [], [], []
+    while True:
+        change = machine.next_uplink_change()
+        while change:
+            changes.append(change[:2])
+            for row in config["tunnels"]:
+                if row[1] == change[0] and change[1]:
+                    tunnel(machine, row)
+            change = machine.next_uplink_change()
+        if changes is not None and len(changes) >= len(config["uplinks"]):
+            tables(machine, config)
+            changes = None
+            gc.collect()
+            print(json.dumps({"ready": True, "warnings": machine.warnings}))
+        for obj, event in poll.ipoll(1000):
+            if obj is sys.stdin:
+                word = sys.stdin.readline().strip()
+                if word in ("", "stop"):
+                    machine.stop()
+                    print(json.dumps({"stopped": True}))
+                    return
+                print(json.dumps(status(machine, control, stray, signalling)))
+                control, stray, signalling = [], [], []
+            elif machine.plane.handle(obj, event):
+                pass
+            elif not machine.uplink_event(obj):
+                got = machine.signalling.receive(obj)
+                while got:
+                    signalling.append([got[0], text(got[1]), got[2], text(got[3]), got[5].hex()])
+                    got = machine.signalling.receive(obj)
+        plane = machine.plane
+        item = plane.next_control()
+        while item:
+            control.append([item[0], text(item[2]), item[3], len(item[1])])
+            item = plane.next_control()
+        item = plane.next_stray()
+        while item:
+            stray.append([item[0], text(item[1]), item[2], text(item[3]), len(item[4])])
+            item = plane.next_stray()
+
+
+main()
