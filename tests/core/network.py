@@ -158,7 +158,12 @@ class RouterNode:
             self.refused.append(("tunnel", packet))
             return
         self.network.send(
-            self, tunnel.local, 434, tunnel.remote, tunnel.remote_port, udp_tunnel.TUNNEL_HEADER + packet
+            self,
+            tunnel.local,
+            434,
+            tunnel.remote,
+            tunnel.remote_port,
+            udp_tunnel.TUNNEL_HEADER + packet,
         )
 
     def pump(self):

@@ -32,7 +32,7 @@ def forwarding_table(ctx, cache, tunnels, home) -> tuple[list, list]:
     routes: list[tuple[bytes, int, int, int]] = []
     sources: list[tuple[bytes, int, int]] = []
     taken: set[tuple[bytes, int]] = set()
-    for prefix, plen in home.networks:
+    for prefix, plen in set(ctx.settings.networks + home.networks):
         # What belongs to the LAN never goes into a tunnel, not even while the LAN has no route
         # for it.
         taken.add((prefix, plen))

@@ -9,11 +9,11 @@ is up and the CR's own registration with us is there, or two keepalive periods w
 """
 
 from haaro.compat import const
+from haaro.core import peer_request
 from haaro.core.peer_state import PeerRegistration
 from haaro.core.registration import backoff_ms
 from haaro.wire import auth, extensions, ipv4
 from haaro.wire import registration as wire
-from haaro.wire import return_routability as rr_wire
 from haaro.wire.message import MIP_PORT
 
 _MIN_GAP_MS = const(1000)
@@ -170,38 +170,8 @@ class PeerRegistrations:
             "request", now + backoff_ms(self._ctx.random, state.attempts), record.cr_hoa
         )
         state.attempts += 1
-        # RFC 6521 3.1.2: an RR-derived KRm is computed when used, never kept in the cache.
-        if record.krms:
-            state.krm = record.krms[0]
-        else:
-            state.krm = rr_wire.krm(record.home_keygen_token, record.care_of_keygen_tokens[coa])
-        static = bool(record.krms)
-        settings = self._ctx.settings
-        state.lifetime = settings.static_lifetime if static else settings.peer_lifetime
-        message = self._build(now, record, uplink, state.lifetime)
-        for prefix, plen in self._home.networks:
-            extensions.append_mobile_network_request(message, prefix, plen)
-        extensions.append_udp_tunnel_request(message, True, settings.encapsulation)
-        home_index = 0 if static else record.home_nonce_index
-        care_of_index = 0 if static else record.care_of_nonce_indices[coa]
-        auth.append_mobile_correspondent(message, state.krm, home_index, care_of_index)
+        message = peer_request.request(self._ctx, now, record, uplink, self._home.networks)
         self._ctx.send_outside(uplink.index, record.cr_hoa, MIP_PORT, message)
-
-    def _build(self, now: int, record, uplink, lifetime: int) -> bytearray:
-        state = record.registration
-        settings = self._ctx.settings
-        number = self._ctx.clock.identification(now, self._ctx.random, state.last, state.offset_ms)
-        state.last = state.pending = number
-        state.sent_at = now
-        state.coa = record.mr_coa = uplink.address
-        return wire.build_request(
-            wire.FLAG_D | wire.FLAG_T,
-            lifetime,
-            settings.home_address,
-            settings.home_agent,
-            uplink.address,
-            number.to_bytes(8, "big"),
-        )
 
     def receive_reply(self, now: int, message, arrival, record) -> None:
         """A Registration Reply came from a CR's home address, outside every tunnel."""
@@ -242,6 +212,9 @@ class PeerRegistrations:
             state.offset_ms += self._ctx.clock.correction_ms(now, high, state.offset_ms)
             state.pending = state.last = None
             self._ctx.counters.bump("peer_clock_resynchronised")
+            if state.attempts > 2:
+                self._retry_later(now, record)
+                return
             self._ctx.deadlines.set("request", max(now, state.sent_at + _MIN_GAP_MS), record.cr_hoa)
         elif message.code in wire_accepted and message.lifetime:
             self._accept(now, message, record)
@@ -263,6 +236,9 @@ class PeerRegistrations:
         state.pending = None
         state.attempts = state.failures = 0
         record.cr_coas = list(addresses.addresses)
+        if self._home.nat or record.outbound_only:
+            pairs = [(state.coa, coa) for coa in record.cr_coas]
+            record.nat_states = dict.fromkeys(pairs, not record.outbound_only)
         state.expires_at = state.sent_at + min(message.lifetime, state.lifetime) * 1000
         for ack in message.all(extensions.MobileNetworkAck):
             if ack.code:
@@ -354,17 +330,8 @@ class PeerRegistrations:
         uplink = self._ctx.uplink()
         state = record.registration
         if state is not None and state.registered and uplink is not None:
-            key, index = b"", 0
-            if record.krms:
-                key = record.krms[0]
-            elif record.home_token_left(now):
-                key, index = (
-                    rr_wire.krm_deregistration(record.home_keygen_token),
-                    record.home_nonce_index,
-                )
-            if key:
-                message = self._build(now, record, uplink, 0)
-                auth.append_mobile_correspondent(message, key, index, 0)
+            message = peer_request.deregistration(self._ctx, now, record, uplink)
+            if message is not None:
                 self._ctx.send_outside(uplink.index, record.cr_hoa, MIP_PORT, message)
         record.binding = None
         self._ctx.deadlines.clear("cr_expire", record.cr_hoa)

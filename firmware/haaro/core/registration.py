@@ -212,8 +212,10 @@ class HomeRegistration:
         self._last = None
         self._solicit = pending.solicited
         self._ctx.counters.bump("clock_resynchronised")
-        self._ctx.log(f"clock for registration moved by {correction / 1000} s to the home agent's")
-        self._schedule(now)
+        self._ctx.log(f"clock for registration moved by {correction} ms to the home agent's")
+        if self._attempts <= 2:
+            # A home agent that never agrees gets the backoff, not a request a second.
+            self._schedule(now)
 
     def _accept(self, now: int, message, pending: Pending) -> None:
         settings = self._ctx.settings

@@ -132,6 +132,8 @@ class Cache:
         """
         states = record.rr_states.values()
         busy = record.krms or IN_PROGRESS in states or ACTIVE in states or record.binding
+        if record.registration is not None and record.registration.registered:
+            busy = True
         return bool(busy) and self._has_tunnel(record.cr_hoa)
 
     def _add(self, cr_hoa: bytes, priority: int) -> Record | None:
@@ -195,11 +197,21 @@ class Cache:
                 return self._add(home_address, order)
         return None
 
+    def _ours(self, prefix: bytes, plen: int) -> bool:
+        for own, own_plen in self._ctx.settings.networks:
+            if plen >= own_plen and ipv4.contains(own, own_plen, prefix):
+                return True
+        return False
+
     def _set_prefixes(self, record: Record, prefixes: list) -> None:
         record.prefixes = [Prefix(record.cr_hoa, 32, "", True)]
         for prefix, plen, realm in prefixes:
             prefix = ipv4.mask(prefix, plen)
             if record.valid_prefix(prefix, plen):
+                continue
+            if self._ours(prefix, plen):
+                # RFC 6521 3.3.2: overlapping address space is an error, not a route.
+                self._ctx.counters.bump("advertised_prefix_overlaps_ours")
                 continue
             if len(record.prefixes) >= _MAX_PREFIXES:
                 self._ctx.counters.bump("cache_prefixes_full")
