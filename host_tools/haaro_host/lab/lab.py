@@ -45,6 +45,7 @@ class Lab:
         self.files = configuration.Files(self.run)
         self.state = State(self.run / "state.json")
         self._die_with_parent = die_with_parent
+        self._exclusive = False
 
     # --- the whole lab
 
@@ -52,19 +53,18 @@ class Lab:
         """Build everything, start the home agent, then A, B, C, each after the one before has
         registered, so that A knows nobody and C knows both (RFC 6521 8.1).
 
-        Returns seconds from start to registration by router name. Raises LabError, also when
-        this lab runs already; what an interrupted run left is removed first.
+        Returns seconds from start to registration by router name. Raises LabError.
         """
-        system.require(system.TOOLS_FOR_UP)
-        system.prepare_run()
-        with self._lock():
-            self._refuse_if_running()
-            self._remove_leftovers(say)
-            self.build()
+        with self.exclusively():
+            self.build(say)
             return self.start_all(say)
 
-    def build(self) -> None:
-        """Namespaces, links, filter and configuration, no process yet."""
+    def build(self, say: Progress = lambda line: None) -> None:
+        """Namespaces, links, filter and configuration, no process yet. Raises LabError, also when
+        this lab runs already; what an interrupted run left is removed first.
+        """
+        self._refuse_if_running()
+        self._remove_leftovers(say)
         self.state.stage = "building"
         self.state.save()
         configuration.write(self.files)
@@ -89,10 +89,30 @@ class Lab:
 
     def down(self, say: Progress = lambda line: None) -> list[str]:
         """Stop and remove everything; idempotent. What was done, line by line."""
+        with self.exclusively():
+            return self._take_down(say)
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Keep every other command off this lab inside `with`; may be nested. Raises LabError."""
+        if self._exclusive:
+            yield
+            return
         system.require(system.TOOLS_FOR_UP)
         system.prepare_run()
-        with self._lock():
-            return self._take_down(say)
+        RUN.mkdir(parents=True, exist_ok=True)
+        with (RUN / f"{self.name}.lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise LabError(
+                    f"another command is working on the lab {self.name!r} right now"
+                ) from error
+            self._exclusive = True
+            try:
+                yield
+            finally:
+                self._exclusive = False
 
     def status(self) -> dict[str, Any]:
         """Facts of the lab: processes, namespaces, filter counters, each program's status."""
@@ -207,18 +227,6 @@ class Lab:
         topology.heal(self.name, *_care_of(one, other))
 
     # --- helpers
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        RUN.mkdir(parents=True, exist_ok=True)
-        with (RUN / f"{self.name}.lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise LabError(
-                    f"another command is working on the lab {self.name!r} right now"
-                ) from error
-            yield
 
     def _refuse_if_running(self) -> None:
         self.state.load()

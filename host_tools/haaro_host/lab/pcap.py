@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from operator import itemgetter
@@ -23,6 +23,7 @@ _RECORD_HEADER = 16
 _MAGIC_MICRO = 0xA1B2C3D4
 _MAGIC_NANO = 0xA1B23C4D
 _ETHERNET = 1
+_RAW = 101
 _LINK_HEADER = 14
 _ETHERTYPE_AT = 12
 _SHORTEST = _LINK_HEADER + 20
@@ -136,11 +137,6 @@ class Reader:
                 yield seconds + part * self._unit, data[body + _LINK_HEADER : at]
         self._at += at
 
-    def packets(self) -> Iterator[Packet]:
-        """The same as `raw`, each with its flow."""
-        for time, data in self.raw():
-            yield Packet(time, data, flow_of(data))
-
     def _read_file_header(self, data: bytes) -> None:
         for order in "<>":
             magic = struct.unpack_from(order + "I", data)[0]
@@ -155,23 +151,31 @@ class Reader:
 
 
 class FlowTable:
-    """Flows of one capture file -> times. `update` reads what came since."""
+    """Flows of one capture file -> times. `update` reads what came since.
 
-    def __init__(self, path: Path) -> None:
+    Packets of the flows that `keep` wants are kept whole in `kept`, in order.
+    """
+
+    def __init__(self, path: Path, keep: Callable[[Flow], bool] = lambda flow: False) -> None:
         self.flows: dict[Flow, Times] = {}
+        self.kept: list[Packet] = []
+        self._keep = keep
         self._reader = Reader(path)
-        self._by_key: dict[bytes, Times] = {}
+        self._by_key: dict[bytes, tuple[Times, Flow, bool]] = {}
 
     def update(self) -> None:
         """Read on. Costs about two microseconds a packet."""
         by_key = self._by_key
         for time, data in self._reader.raw():
             key = b"".join(_DECIDING(data))
-            times = by_key.get(key)
-            if times is None:
+            known = by_key.get(key)
+            if known is None:
                 flow = flow_of(data)
-                times = by_key[key] = self.flows.setdefault(flow, Times())
-            times.at.append(time)
+                known = self.flows.setdefault(flow, Times()), flow, self._keep(flow)
+                by_key[key] = known
+            known[0].at.append(time)
+            if known[2]:
+                self.kept.append(Packet(time, data, known[1]))
 
     def select(self, **wanted: object) -> Times:
         """Times, merged and sorted, of the flows whose attributes equal `wanted`."""
@@ -222,3 +226,14 @@ def _header_length(data: bytes, at: int) -> int:
 
 def _text(data: bytes, at: int) -> str:
     return str(IPv4Address(data[at : at + 4]))
+
+
+def write(path: Path, packets: list[tuple[float, bytes]]) -> None:
+    """Write (time, IPv4 packet) as a capture of bare IP packets (LINKTYPE_RAW)."""
+    parts = [struct.pack("<IHHiIII", _MAGIC_NANO, 2, 4, 0, 0, 65535, _RAW)]
+    for time, data in packets:
+        total = int.from_bytes(data[2:4], "big")
+        seconds = int(time)
+        nanoseconds = int((time - seconds) * 1e9)
+        parts += [struct.pack("<IIII", seconds, nanoseconds, len(data), total), data]
+    path.write_bytes(b"".join(parts))

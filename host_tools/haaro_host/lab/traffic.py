@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from haaro_host.lab import plan, probe, processes
+from haaro_host.lab import plan, probe, processes, transfer
 from haaro_host.lab.processes import Process
 from haaro_host.lab.system import LabError
 
@@ -133,6 +133,7 @@ class Transfer:
         octets: int | None = None,
         mbit: float | None = None,
         label: str = "transfer",
+        at: float = 0.0,
     ) -> None:
         self._logs = [hosts.logs / f"{label}-{end}.log" for end in ("send", "receive")]
         script = [sys.executable, "-S", "-E", str(_HERE / "transfer.py")]
@@ -140,9 +141,10 @@ class Transfer:
         self._receiver = hosts.start(
             destination, [*script, "--listen", address], self._logs[1].name
         )
-        _wait_listening(self._receiver, 9001)
+        _wait_listening(self._receiver, transfer.PORT)
         options = ["--octets", str(octets)] if octets else []
         options += ["--mbit", str(mbit)] if mbit else []
+        options += ["--at", str(at)]
         self._sender = hosts.start(
             source, [*script, "--connect", address, *options], self._logs[0].name
         )
@@ -171,9 +173,9 @@ class Transfer:
 
 
 class Probe:
-    """Numbered datagrams both ways between two hosts."""
+    """Numbered datagrams both ways between two hosts, from the time `at` on."""
 
-    def __init__(self, hosts: Hosts, one: str, other: str, rate: float) -> None:
+    def __init__(self, hosts: Hosts, one: str, other: str, rate: float, at: float = 0.0) -> None:
         self._files = {node: hosts.logs / f"probe-{node}.bin" for node in (one, other)}
         self.rate = rate
         self._running = []
@@ -181,7 +183,8 @@ class Probe:
             self._files[node].unlink(missing_ok=True)
             command = [sys.executable, "-S", "-E", str(_HERE / "probe.py"),
                        "--bind", hosts.addresses[node], "--peer", hosts.addresses[peer],
-                       "--rate", str(rate), "--out", str(self._files[node])]  # fmt: skip
+                       "--rate", str(rate), "--at", str(at),
+                       "--out", str(self._files[node])]  # fmt: skip
             self._running.append(hosts.start(node, command, f"probe-{node}.log"))
 
     def stop(self) -> None:

@@ -1,10 +1,10 @@
 """Sends a stream of random octets over TCP, or receives one; both ends hash what passes.
 
     python transfer.py --listen ADDRESS
-    python transfer.py --connect ADDRESS [--octets N] [--mbit PACE]
+    python transfer.py --connect ADDRESS [--octets N] [--mbit PACE] [--at TIME]
 
 Standard library only. Prints one JSON object: sha256, octets, seconds. Without --octets the sender
-goes on until SIGTERM and then closes the stream properly.
+goes on until SIGTERM and then closes the stream properly. It connects at TIME (seconds since 1970).
 """
 
 import argparse
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--connect")
     parser.add_argument("--octets", type=int)
     parser.add_argument("--mbit", type=float)
+    parser.add_argument("--at", type=float, default=0.0)
     options = parser.parse_args()
     result = receive(options.listen) if options.listen else send(options)
     print(json.dumps(result))
@@ -52,6 +53,7 @@ def send(options: argparse.Namespace) -> dict[str, object]:
     stopping: list[bool] = []
     signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
     pool = [os.urandom(_BLOCK) for _ in range(_POOL_BLOCKS)]
+    time.sleep(max(0.0, options.at - time.time()))
     link = _connect(options.connect)
     if options.mbit:
         # The kernel spreads the segments evenly, so that queues stay short beside the probe.

@@ -1,0 +1,185 @@
+"""`haaro lab`: the offices, the home agent and the internet in namespaces of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from haaro_host.lab import plan, report, system
+from haaro_host.lab.demo import Demo, Options
+from haaro_host.lab.lab import Lab
+from haaro_host.lab.soak import Soak
+from haaro_host.lab.system import LabError
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+
+_NAME = typer.Option(plan.DEFAULT_NAME, "--name", help="prefix of the namespaces: NAME-a, ...")
+_OUT_DEMO = typer.Option(Path("build/demo"), help="directory for report, captures and logs")
+_OUT_SOAK = typer.Option(Path("build/soak"), help="directory for soak.json, captures and logs")
+_SOAK_MINUTES = 10.0
+
+
+@app.command()
+def up(name: str = _NAME) -> None:
+    """Build the lab and start the home agent and the routers A, B, C."""
+    with _explained():
+        Lab(name).up(typer.echo)
+        typer.echo(
+            "the lab is up; `haaro lab exec ch ping 10.1.0.10` makes C and A find each other"
+        )
+
+
+@app.command()
+def status(
+    name: str = _NAME, as_json: bool = typer.Option(False, "--json", help="print plain facts")
+) -> None:
+    """Show what runs and what the routers say. Exit status 0 up, 2 not up."""
+    with _explained():
+        _prepared()
+        facts = Lab(name).status()
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        _show(facts)
+    running = facts["processes"] and all(p["running"] for p in facts["processes"].values())
+    raise typer.Exit(0 if facts["stage"] == "up" and running else 2)
+
+
+@app.command(
+    "exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+def execute(
+    node: str = typer.Argument(help="ha, hq, inet, a, b, c, or a host: ah, bh, ch"),
+    command: list[str] = typer.Argument(help="program and arguments"),
+    name: str = _NAME,
+) -> None:
+    """Run a command in a node of the lab."""
+    with _explained():
+        _prepared()
+        lab = Lab(name)
+        words = lab.inside(node, command)
+        if lab.state.stage == "absent":
+            raise LabError(f"the lab {name!r} is not up; `haaro lab up` builds it")
+    sys.stdout.flush()
+    os.execvp(words[0], words)
+
+
+@app.command()
+def down(name: str = _NAME) -> None:
+    """Stop and remove everything, also what an interrupted run left."""
+    with _explained():
+        if not Lab(name).down(typer.echo):
+            typer.echo("there was nothing to take down")
+
+
+@app.command()
+def demo(
+    out: Path = _OUT_DEMO,
+    name: str = _NAME,
+    soak_minutes: float = typer.Option(0.0, "--soak", help="soak for MINUTES instead"),
+) -> None:
+    """Show and prove that A and C find the direct path, lose it and find it again.
+
+    Exit status 0 only if every claim was observed in this run.
+    """
+    _alone()
+    options = Options(out=_directory(out), name=name)
+    if soak_minutes:
+        raise typer.Exit(_soak(options, soak_minutes))
+    console = Console()
+    with _explained():
+        system.require(system.TOOLS_FOR_DEMO)
+        facts = Demo(options, console).run()
+    report.show(facts, console)
+    written = report.write(facts, options.out)
+    console.print(f"report, captures and logs: {written.parent}")
+    raise typer.Exit(0 if facts.ok else 1)
+
+
+@app.command()
+def soak(
+    out: Path = _OUT_SOAK,
+    name: str = _NAME,
+    minutes: float = typer.Option(_SOAK_MINUTES, help="how long"),
+) -> None:
+    """Traffic between C and A for minutes: is the direct path kept while tokens are renewed?"""
+    _alone()
+    raise typer.Exit(_soak(Options(out=_directory(out), name=name), minutes))
+
+
+def _soak(options: Options, minutes: float) -> int:
+    with _explained():
+        system.require(system.TOOLS_FOR_DEMO)
+        return 0 if Soak(options, minutes, Console()).run() else 1
+
+
+def _directory(out: Path) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    return out.resolve()
+
+
+def _prepared() -> None:
+    system.require(system.TOOLS_FOR_UP)
+    system.prepare_run()
+
+
+def _alone() -> None:
+    """Without root run the same command again in a user namespace; SIGTERM cleans up too."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    if system.has_privileges() or os.environ.get(system.REEXEC_MARK):
+        return
+    if system.user_namespaces_allowed():
+        typer.echo("not root: the lab runs in a user namespace of its own (unshare -Urnm)")
+        sys.stdout.flush()
+        system.reexec_in_user_namespace(sys.argv[1:])
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (LabError, ValueError) as error:
+        typer.echo(f"A fatal error occurred: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _show(facts: dict[str, Any]) -> None:
+    console = Console()
+    if facts["stage"] == "absent":
+        console.print(f"the lab {facts['name']!r} is not up")
+        return
+    table = Table(title=f"lab {facts['name']}: {facts['stage']}")
+    for header in ("node", "pid", "state", "log"):
+        table.add_column(header)
+    for node, process in facts["processes"].items():
+        table.add_row(node, str(process["pid"]), _state(facts, node), process["log"])
+    console.print(table)
+    for node, found in facts["nodes"].items():
+        for peer in found.get("peers", []):
+            console.print(
+                f"{node}: {peer['home_address']} {peer['path']}: {peer['reason']}", highlight=False
+            )
+    dropped = ", ".join(f"{key} {count}" for key, count in facts["filter"].items() if count)
+    console.print(f"dropped in the internet: {dropped or 'nothing'}")
+
+
+def _state(facts: dict[str, Any], node: str) -> str:
+    if not facts["processes"][node]["running"]:
+        return "ended"
+    found = facts["nodes"].get(node)
+    return "does not answer" if found is None else str(found.get("state", "runs"))
