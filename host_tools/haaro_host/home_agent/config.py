@@ -23,6 +23,7 @@ ALGORITHMS = ("hmac-md5", "hmac-sha1", "hmac-sha256")
 _PRIVATE = tuple(
     IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
+DEFAULT_SOCKET = "/run/haaro/ha.sock"
 _DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
 
 Prefix = tuple[bytes, int]
@@ -287,6 +288,18 @@ def load(path: str | Path) -> Config:
     return build(document, secrets, str(file), secrets_name, base)
 
 
+def socket_of(path: str | Path) -> str:
+    """Return the socket that ha.toml at `path` names, whatever else is right or wrong in it.
+
+    So that a running home agent can be asked while its file is being edited. Raises ConfigError
+    when the file cannot be read at all.
+    """
+    file = Path(path)
+    table = _parse_toml(file, _read(file)).get("home_agent")
+    named = table.get("socket") if isinstance(table, dict) else None
+    return str(file.resolve().parent / (named if isinstance(named, str) else DEFAULT_SOCKET))
+
+
 def build(
     document: dict[str, Any],
     secrets: dict[str, Any] | None,
@@ -477,14 +490,18 @@ def _associations(
     for index, entry in enumerate(keys.router if keys else []):
         at = f"router[{index}]"
         known = "the name or home_address of a [[router]] of the main file"
-        if (entry.name is None) == (entry.home_address is None):
-            text = "exactly one of name and home_address"
-            problems.append(Problem(file, at, "this table", text))
+        if entry.name is None and entry.home_address is None:
+            text = "a name or a home_address"
+            problems.append(Problem(file, at, "this table without either", text))
             continue
+        key, value, found = "home_address", str(entry.home_address), entry.home_address
         if entry.name is not None:
             key, value, found = "name", entry.name, by_name.get(entry.name)
-        else:
-            key, value, found = "home_address", str(entry.home_address), entry.home_address
+        if found is not None and entry.home_address not in (None, found):
+            text = f"{found}, the home_address of router {_guarded(entry.name, ())}"
+            shown = _shown(str(entry.home_address))
+            problems.append(Problem(file, f"{at}.home_address", shown, text))
+            continue
         if found is None or found not in result:
             problems.append(Problem(file, f"{at}.{key}", _guarded(value, ()), known))
         elif entry.spi in result[found]:

@@ -186,6 +186,10 @@ class HomeAgent:
         self._state.time(now)
         return self._state.forwarding.forward(packet, binding)
 
+    def flow(self, packet: bytes | memoryview, binding: Binding | None) -> Decision:
+        """As `forward`, but ("each",) unless the addresses alone decide; see `Forwarding.flow`."""
+        return self._state.forwarding.flow(packet, binding)
+
     def tunnel_mtu(self, binding: Binding) -> int:
         """Return the largest inner packet that fits the tunnel of `binding` whole, in octets."""
         return self._delivery.tunnel_mtu(binding)

@@ -105,6 +105,21 @@ class Forwarding:
             return self._from_outside(packet, bytes(packet[12:16]), destination)
         return self._from_tunnel(packet, bytes(packet[12:16]), destination, binding)
 
+    def flow(self, packet: bytes | bytearray | memoryview, binding: Binding | None) -> Decision:
+        """Return the decision if it holds for every packet with these addresses, else ("each",).
+
+        "tunnel" and "outside" only; for the shell's cache, which keeps it until the next `rebuild`.
+        Length, TTL and options of each packet are still to be checked.
+        """
+        decision = self.forward(packet, binding)
+        destination = int.from_bytes(bytes(packet[16:20]), "big")
+        if decision[0] == "tunnel" and self._mobile.get(destination) is decision[1]:
+            if binding is not None or not _is_signalling(packet):
+                return decision
+        elif decision[0] == "outside" and self._home.get(destination) is not _MISS:
+            return decision
+        return ("each",)
+
     def _from_tunnel(
         self, packet: bytes | bytearray | memoryview, src: bytes, dst: bytes, binding: Binding
     ) -> Decision:

@@ -1,0 +1,156 @@
+"""`haaro ha`: run the home agent, or ask the one that runs.
+
+Exit status: 0 done, 1 refused or not running, 2 bad usage or bad configuration.
+"""
+
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+
+from haaro_host.home_agent import config as configuration
+from haaro_host.home_agent import control
+
+app = typer.Typer(help="The home agent: run it, ask it, reload it.", no_args_is_help=False)
+
+_CONFIG = Path("/etc/haaro/ha.toml")
+_CONFIG_HELP = f"ha.toml; {_CONFIG} if not given"
+_SOCKET_HELP = "its local socket; the one named in ha.toml if not given"
+
+
+@app.callback(invoke_without_command=True)
+def run(
+    context: typer.Context,
+    config: Path | None = typer.Option(None, help=_CONFIG_HELP),
+) -> None:
+    """Run the home agent in the foreground until SIGTERM, SIGINT or `stop`; SIGHUP reloads."""
+    context.obj = config
+    if context.invoked_subcommand is not None:
+        return
+    # Imported late: status and check need no privileges and no netlink.
+    from haaro_host.home_agent.shell import Shell, StartError
+
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    try:
+        asyncio.run(_serve(Shell, config or _CONFIG))
+    except configuration.ConfigError as error:
+        _fail(error, 2)
+    except StartError as error:
+        _fail(error, 1)
+
+
+async def _serve(shell: Any, config: Path) -> None:
+    await shell(config).run()
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    config: Path | None = typer.Option(None, help=_CONFIG_HELP),
+    path: Path | None = typer.Option(None, "--socket", help=_SOCKET_HELP),
+    as_json: bool = typer.Option(False, "--json", help="print JSON (haaro.ha.status/1)"),
+) -> None:
+    """Show routers, bindings, prefixes and counters of the running home agent."""
+    answer = _ask(context, config, path, "status")
+    if as_json:
+        typer.echo(json.dumps(answer, indent=2))
+    else:
+        _show(answer)
+
+
+@app.command()
+def reload(
+    context: typer.Context,
+    config: Path | None = typer.Option(None, help=_CONFIG_HELP),
+    path: Path | None = typer.Option(None, "--socket", help=_SOCKET_HELP),
+) -> None:
+    """Put the changed ha.toml in force, as a whole or not at all; bindings stay."""
+    answer = _ask(context, config, path, "reload")
+    if not answer.get("reloaded"):
+        typer.echo("reload refused, the old configuration stays in force:", err=True)
+        _fail(answer.get("error"), 1)
+    for warning in answer.get("warnings", []):
+        typer.echo(f"WARNING: {warning}", err=True)
+    typer.echo("reloaded")
+
+
+@app.command()
+def stop(
+    context: typer.Context,
+    config: Path | None = typer.Option(None, help=_CONFIG_HELP),
+    path: Path | None = typer.Option(None, "--socket", help=_SOCKET_HELP),
+) -> None:
+    """Stop the running home agent; bindings stay on disk."""
+    _ask(context, config, path, "stop")
+    typer.echo("stopping")
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    config: Path | None = typer.Option(None, help=_CONFIG_HELP),
+) -> None:
+    """Check ha.toml and its secrets file without touching the running home agent."""
+    file = config or context.obj or _CONFIG
+    try:
+        checked = configuration.load(file)
+    except configuration.ConfigError as error:
+        _fail(error, 2)
+    for warning in checked.warnings:
+        typer.echo(f"WARNING: {warning}", err=True)
+    typer.echo(f"{file}: good, {len(checked.routers)} routers")
+
+
+def _ask(
+    context: typer.Context, config: Path | None, path: Path | None, word: str
+) -> dict[str, Any]:
+    try:
+        where = str(path) if path else configuration.socket_of(config or context.obj or _CONFIG)
+        return control.ask(where, word)
+    except configuration.ConfigError as error:
+        _fail(error, 2)
+    except control.ControlError as error:
+        _fail(error, 1)
+
+
+def _fail(error: object, code: int) -> NoReturn:
+    typer.echo(f"A fatal error occurred: {error}", err=True)
+    raise typer.Exit(code)
+
+
+def _show(answer: dict[str, Any]) -> None:
+    typer.echo(
+        f"home agent {answer['address']}, up {answer['uptime_s']} s,"
+        f" {answer['registered']} of {len(answer['routers'])} routers registered"
+    )
+    typer.echo("user traffic is not encrypted")
+    for warning in answer["warnings"]:
+        typer.echo(f"WARNING: {warning}")
+    rows = [("ROUTER", "HOME ADDRESS", "CARE-OF ADDRESS", "TUNNEL", "LEFT", "IN/OUT", "PREFIXES")]
+    for router in answer["routers"]:
+        binding = router["binding"]
+        if binding is None:
+            rows.append((router["name"], router["home_address"], "not registered", *[""] * 4))
+            continue
+        rows.append(
+            (
+                router["name"],
+                router["home_address"],
+                binding["care_of_address"] + (" (NAT)" if binding["nat"] else ""),
+                f"{binding['encapsulation']} {binding['tunnel_end']}:{binding['tunnel_port']}",
+                f"{binding['expires_in_s']} s",
+                f"{binding['rx_packets']}/{binding['tx_packets']}",
+                " ".join(binding["prefixes"]),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        typer.echo("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+    for name, count in answer["counters"].items():
+        typer.echo(f"{name}: {count}")
