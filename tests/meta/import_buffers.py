@@ -48,8 +48,8 @@ def walk(where, value, limit, found, seen):
         if size > limit:
             found.append(f"{where} {type(value).__name__} {size}")
         return
-    if isinstance(value, (int, str, float)) or value is None:
-        return
+    if isinstance(value, (int, str, float, type(sys))) or value is None:
+        return  # a module of the package is walked on its own account
     seen.add(id(value))
     if isinstance(value, dict):
         members = list(value.items())

@@ -13,9 +13,9 @@ SCRIPT = Path(__file__).with_name("import_buffers.py")
 
 
 def buffers(path: Path, modules: list[str]) -> list[str]:
-    """Return the findings of import_buffers.py for `modules` under `path`, on 384 KiB of heap."""
+    """Return the findings of import_buffers.py for `modules` found under `path`."""
     run = subprocess.run(
-        [micropython(), "-X", "heapsize=384k", str(SCRIPT), str(LIMIT), *modules],
+        [micropython(), "-X", "heapsize=4m", str(SCRIPT), str(LIMIT), *modules],
         env={**os.environ, "MICROPYPATH": str(path)},
         capture_output=True,
         text=True,
