@@ -164,7 +164,7 @@ def test_capability_round_trip(advertise, wanted, outbound_only, hoa):
 
 
 def test_capability_reserved_and_length():
-    """R5.1-2, R5.1-i2: Reserved is ignored; S without an address, or one without S, is bad [A09]."""
+    """R5.1-2, R5.1-i2: Reserved is ignored; S without an address and the reverse are bad [A09]."""
     e = only(raw(153, b"\xcf", 1), of=request)
     assert (e.advertise, e.request, e.solicit, e.outbound_only) == (True, True, False, False)
     for body in (b"", b"\x20", b"\x00\x0a\0\0\1", b"\x20\x0a\0\0", b"\x20\x0a\0\0\1\0"):
@@ -264,7 +264,7 @@ def test_unknown_extensions():
 
 
 def test_extensions_after_a_return_routability_message():
-    """R5.6-i1, R5.8-i1: walked, otherwise without effect; an unknown non-skippable discards [A34]."""
+    """R5.6-i1, R5.8-i1: walked, without effect; an unknown non-skippable discards [A34]."""
     hoti = rr.build_init(message.HOTI, b"12345678")
     assert message.parse(hoti + b"\0\0\xc8\x01x").cookie == b"12345678"
     assert reason(hoti + b"\x64\x01x") == "unknown_nonskippable"

@@ -83,7 +83,7 @@ class MobileHomeAuthentication:
         if end - off < 6:
             raise WireError("auth_ext_length")
         self.offset = off
-        self.spi: int = struct.unpack_from(">I", buf, off + 2)[0]
+        self.spi = int.from_bytes(buf[off + 2 : off + 6], "big")
         self.value = buf[off + 6 : end]
 
 
