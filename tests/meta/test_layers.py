@@ -9,11 +9,13 @@ import pytest
 from tests.meta.repository import FIRMWARE, HOST_TOOLS, ROOT, imports, module_name, python_files
 
 # I/O, clocks and randomness come in as arguments.
-FORBIDDEN = set(
-    "socket ssl network select selectors asyncio subprocess threading _thread signal sqlite3 io os "
-    "time datetime machine random secrets "
-    "usocket ussl uselect uasyncio uio uos utime umachine urandom".split()
-)
+# fmt: off
+FORBIDDEN = {
+    "socket", "ssl", "network", "select", "selectors", "asyncio", "subprocess", "threading",
+    "_thread", "signal", "sqlite3", "io", "os", "time", "datetime", "machine", "random", "secrets",
+    "usocket", "ussl", "uselect", "uasyncio", "uio", "uos", "utime", "umachine", "urandom",
+}
+# fmt: on
 NO_IO = ("wire", "core", "home agent")
 
 # Who belongs where: the longest prefix counts. Host programs may import all.
