@@ -172,7 +172,7 @@ def _show(facts: dict[str, Any]) -> None:
     for node, found in facts["nodes"].items():
         for peer in found.get("peers", []):
             console.print(
-                f"{node}: {peer['home_address']} {peer['path']}: {peer['reason']}", highlight=False
+                f"{node}: {peer['cr_hoa']} {peer['path']}: {peer['reason']}", highlight=False
             )
     dropped = ", ".join(f"{key} {count}" for key, count in facts["filter"].items() if count)
     console.print(f"dropped in the internet: {dropped or 'nothing'}")

@@ -258,7 +258,7 @@ class Demo:
         for node in ROUTERS:
             status = self.lab.node_status(node) or {}
             lines += [
-                f"\n  {node.upper()} says of {peer.get('home_address')}: {peer.get('reason')}"
+                f"\n  {node.upper()} says of {peer.get('cr_hoa')}: {peer.get('reason')}"
                 for peer in status.get("peers", [])
             ]
         return "".join(lines)

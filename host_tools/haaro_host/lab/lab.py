@@ -308,7 +308,7 @@ def ask(path: Path, command: str) -> Any:
 
 def registered(status: dict[str, Any] | None) -> bool:
     """True when a router's status says that its home agent has accepted it."""
-    return bool(status and status["home_agent"]["registered"])
+    return bool(status and status["registration"]["registered"])
 
 
 def _care_of(one: str, other: str) -> tuple[str, str]:
