@@ -19,9 +19,9 @@ def run(path):
     gc.collect()
     start = gc.mem_alloc()
     # Pools first: once the package is imported the heap is too fragmented for its largest buffers.
-    from haaro.dataplane.base import POOL_SIZES
+    from haaro.dataplane.pools import make_pools
 
-    pools = [bytearray(octets) for octets in POOL_SIZES]
+    pools = make_pools()
     gc.collect()
     heap = {"start": start, "pools": gc.mem_alloc() - start}
     import os

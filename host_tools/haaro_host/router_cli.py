@@ -83,30 +83,33 @@ def _ask(path: Path, word: str) -> dict[str, Any]:
 
 def show(answer: dict[str, Any], console: Console) -> None:
     """Print the parts of a status answer that an operator asks for first."""
-    agent = answer["home_agent"]
+    registered = answer["registration"]["registered"]
     console.print(
         f"[bold]{answer['name']}[/] {answer['home_address']}: {answer['state']}; home agent"
-        f" {agent['address']} {'registered' if agent['registered'] else 'not registered'}"
+        f" {answer['home_agent']} {'registered' if registered else 'not registered'}"
     )
-    uplinks = Table("uplink", "state", "care-of address", "gateway", title="Uplinks")
+    uplinks = Table("uplink", "interface", "state", "care-of address", title="Uplinks")
     for uplink in answer["uplinks"]:
         uplinks.add_row(
-            str(uplink["name"]),
+            uplink["name"],
+            uplink["interface"],
             "up" if uplink["up"] else "down",
-            str(uplink["address"] or "-"),
-            str(uplink["gateway"] or "-"),
+            uplink["care_of_address"] or "-",
         )
     console.print(uplinks)
-    peers = Table("peer", "path", "RRSTATE", "prefixes", "why", title="Peers")
+    peers = Table("peer", "path", "RRSTATE", "networks", "why", title="Peers")
     for peer in answer["peers"]:
         peers.add_row(
-            peer["home_address"],
+            peer["cr_hoa"],
             peer["path"],
-            peer["rrstate"],
-            ", ".join(prefix["prefix"] for prefix in peer["prefixes"]),
+            str(peer["rrstate"]),
+            ", ".join(network["prefix"] for network in peer["networks"]),
             peer["reason"],
         )
     console.print(peers)
-    drops = {name: count for name, count in answer["counters"].items() if count}
-    console.print("counters:", ", ".join(f"{name} {n}" for name, n in drops.items()) or "all 0")
+    counters = {**answer["counters"], **answer["data_plane"]["counters"]}
+    seen = ", ".join(f"{name} {count}" for name, count in counters.items() if count)
+    console.print("counters:", seen or "all 0")
+    for warning in answer["warnings"]:
+        console.print("warning:", warning)
     console.print(answer["notice"])

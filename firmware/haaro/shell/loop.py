@@ -10,6 +10,7 @@ import select
 import sys
 
 from haaro.compat import const
+from haaro.core.router import Router
 from haaro.shell.clock import Clock, ntp_ms
 from haaro.shell.control import ControlSocket
 from haaro.shell.status import build_status
@@ -24,8 +25,6 @@ class Loop:
     """One running router. `machine` is the platform's attachment: links, sockets, plane."""
 
     def __init__(self, settings, options: dict, machine, random, heap: dict) -> None:
-        from haaro.core.router import Router
-
         self.options = options
         self.settings = settings
         self.machine = machine
@@ -36,6 +35,7 @@ class Loop:
         self.router = Router(settings, random, self.clock.now(), ntp_ms())
         self.control = ControlSocket(options["socket"], self._answer, self.poll)
         self._log_info = options["log"] == "info"
+        self._warned = 0
         self._stop_at: int | None = None
         self._deadline = 0
         self._slow_at = 0
@@ -101,10 +101,9 @@ class Loop:
                     plane.wanted[hint] = 0
                     router.traffic_wanted(now, hint)
         if now >= self._deadline:
-            for tunnel in router.tunnels.ids():
-                router.tunnel_traffic(
-                    now, tunnel, plane.rx_packets(tunnel), plane.tx_packets(tunnel)
-                )
+            for tunnel in router.tunnels.all():
+                ident = tunnel.id
+                router.tunnel_traffic(now, ident, plane.rx_packets(ident), plane.tx_packets(ident))
             router.handle_timer(now)
             self.control.expire(now)
         self._settle(now)
@@ -112,6 +111,7 @@ class Loop:
             self._slow_at = now + _SLOW_TURN_MS
             self.machine.check()
             self._uplinks(now)
+            self._warn()
 
     def _uplinks(self, now: int) -> None:
         change = self.machine.next_uplink_change()
@@ -155,12 +155,22 @@ class Loop:
                     tunnel.remote,
                     tunnel.remote_port,
                     tunnel.mtu,
+                    tunnel.peer,
                 )
         elif kind == "routes":
             routes, sources = self.router.forwarding_table()
             self.plane.swap(routes, sources)
-        elif self._log_info or event[1] != "info":
-            print("%s: %s" % (event[1], event[2]), file=sys.stderr)
+        else:
+            self._log(event[1], event[2])
+
+    def _warn(self) -> None:
+        for text in self.machine.warnings[self._warned :]:
+            self._log("warning", text)
+        self._warned = len(self.machine.warnings)
+
+    def _log(self, level: str, text: str) -> None:
+        if self._log_info or level != "info":
+            print("%s: %s" % (level, text), file=sys.stderr)
 
     def _answer(self, word: str) -> dict:
         now = self.clock.now()

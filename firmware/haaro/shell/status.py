@@ -4,6 +4,8 @@ import gc
 import sys
 import time
 
+from haaro.wire.ipv4 import text
+
 SCHEMA = "haaro.router.status/1"
 _NOTICE = "user traffic is not encrypted: RFC 6521 authenticates signalling only"
 
@@ -11,8 +13,9 @@ _NOTICE = "user traffic is not encrypted: RFC 6521 authenticates signalling only
 def build_status(loop, now: int) -> dict:
     """Return the status of the router that `loop` runs; fingerprints in place of secrets.
 
-    "state" is up (registered with the home agent and no cached peer in need of fall back), degraded
-    or down (not registered). Counters are cumulative since start.
+    "state" is up (registered with the home agent, every direct tunnel carries traffic), degraded (a
+    direct tunnel exists but its traffic goes by the home agent) or down (not registered).
+    Counters are cumulative since start.
     """
     gc.collect()
     started = time.ticks_us()  # type: ignore[attr-defined]
@@ -25,13 +28,28 @@ def build_status(loop, now: int) -> dict:
     heap["state"] = heap["steady"] - heap["imports"] - heap["pools"] - heap["start"]
     answer = loop.router.status(now)
     answer["schema"] = SCHEMA
+    answer["state"] = _state(answer)
     answer["uptime_s"] = now // 1000
     answer["micropython"] = sys.version
-    answer["encrypted"] = False
     answer["notice"] = _NOTICE
-    answer["data_plane"] = {
-        "counters": loop.plane.counters(),
-        "own_loss": loop.plane.own_loss(),
-    }
+    answer["warnings"] = loop.machine.warnings
+    for uplink in answer["uplinks"]:
+        configured = loop.options["uplinks"][uplink["index"]]
+        uplink["name"] = configured["name"]
+        uplink["interface"] = configured["interface"]
+    answer["routes"] = [_route(*route) for route in loop.router.forwarding_table()[0]]
+    answer["data_plane"] = {"counters": loop.plane.counters(), "own_loss": loop.plane.own_loss()}
     answer["heap"] = heap
     return answer
+
+
+def _state(answer: dict) -> str:
+    if not answer["registration"]["registered"]:
+        return "down"
+    lost = [p for p in answer["peers"] if p["tunnel"] is not None and p["path"] != "direct"]
+    return "degraded" if lost else "up"
+
+
+def _route(prefix: bytes, plen: int, tunnel: int, hint: int) -> dict:
+    path = "direct" if tunnel > 0 else "ha" if tunnel == 0 else "lan"
+    return {"prefix": "%s/%d" % (text(prefix), plen), "path": path, "tunnel": tunnel}
