@@ -10,7 +10,7 @@ from tests.core.network import HOME_AGENT
 
 
 class HomeAgentNode:
-    """Serves the routers it is told about; `offset_ms` moves its clock, `silent` switches it off."""
+    """Serves the routers it is told about; `offset_ms` moves its clock, `silent` turns it off."""
 
     def __init__(self, network, advertisement_octets=1200):
         self.network = network

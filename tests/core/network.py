@@ -1,7 +1,9 @@
-"""An internet in one process on a fake clock: routers, a home agent, links with delay, loss and filters.
+"""An internet in one process on a fake clock: routers, a home agent, links with delay, loss and
+filters.
 
-The unit on the wire is one UDP datagram between public addresses. Every one is put in `captured`, with what became of
-it, so that a test asserts the path by what was on the wire and not by what a router says about itself.
+The unit on the wire is one UDP datagram between public addresses. Every one is put in `captured`,
+with what became of it, so that a test asserts the path by what was on the wire and not by what a
+router says about itself.
 """
 
 import heapq
@@ -34,7 +36,9 @@ class Datagram:
 
     @property
     def signalling(self):
-        """The Mobile IP message carried, tunnelled or not, or None for user traffic and keepalives."""
+        """The Mobile IP message carried, tunnelled or not, or None for user traffic and
+        keepalives.
+        """
         data = self.payload
         if self.inner is not None:
             ip = ipv4.parse_ipv4(self.inner)
@@ -201,7 +205,9 @@ class RouterNode:
 
 
 class Network:
-    """The internet between them: delivers by address after `delay_ms`, drops by filter, loss or BCP 38."""
+    """The internet between them: delivers by address after `delay_ms`, drops by filter, loss or
+    BCP 38.
+    """
 
     def __init__(self, delay_ms=10, loss=0.0, seed=0):
         self.now = 1_000_000
@@ -301,7 +307,7 @@ class Network:
         return [d for d in self.captured if d.time >= time and (not kinds or d.kind in kinds)]
 
     def cut(self, a, b):
-        """Drop everything between two public addresses; returns the filter, to take it out again."""
+        """Drop everything between two public addresses; returns the filter, to take it out."""
 
         def between(datagram):
             return {datagram.src, datagram.dst} == {a, b}
