@@ -205,7 +205,8 @@ def inbound(batch, at: int, table, entries: int, state, tunnel: int) -> int:
         # A keepalive comes before its sender's prefixes are confirmed.
         if kind == 1:
             return verdict | 1 << 24
-    elif table_p[source + 6] & 4:
+    # A peer's CoTI and Request carry its care-of address through the home agent (RFC 6521 3.2).
+    elif table_p[source + 6] & 4 and (kind != 2 or tunnel):
         return -18
     if tunnel and table_p[source + 5] != tunnel:
         return -19
