@@ -95,6 +95,7 @@ class Lone:
         self.now = 1_000_000
         self.sent = []
         self.events = []
+        self.home_agent_answers = True  # the keepalives of run()
         estimate = NTP_2026_MS + self.now if ntp_ms is None else ntp_ms
         self.router = Router(self.settings, random.Random(seed).randbytes, self.now, estimate)
 
@@ -117,9 +118,22 @@ class Lone:
         while (when := self.router.next_deadline()) is not None and when <= end:
             self.now = max(self.now, when)
             self.router.handle_timer(self.now)
-            new += self.drain()
+            items = self.drain()
+            new += items
+            if self.home_agent_answers:
+                new += self._answer_home_echo(items)
         self.now = end
         return new
+
+    def _answer_home_echo(self, items):
+        out = []
+        for item in items:
+            if item.tunnel == 0:
+                ip = ipv4.parse_ipv4(item.payload)
+                if ip.dst == HOME_AGENT and ip.protocol == 1:
+                    echo = ipv4.parse_icmp_echo(item.payload, ip)
+                    out += self.packet(ipv4.build_icmp_echo(HOME_AGENT, HOA_A, True, *echo[1:]))
+        return out
 
     def up(self, address=COA_A, index=0):
         self.router.uplink_changed(self.now, index, True, address)

@@ -54,4 +54,5 @@ class Clock:
         """
         ms = now + self._base + self.offset_ms + offset_ms
         diff = ((high + 1) * _MS - ms) % _ERA_MS
-        return diff - _ERA_MS if diff > _ERA_MS // 2 else diff
+        backward = diff > _ERA_MS // 2 and ms + diff >= _ERA_MS
+        return diff - _ERA_MS if backward else diff
