@@ -12,11 +12,13 @@ import pytest
 from haaro_host.lab import plan, processes, system
 from haaro_host.lab.capture import Captures
 from haaro_host.lab.evidence import Evidence
-from haaro_host.lab.lab import Lab
+from haaro_host.lab.lab import RUN, Lab
 from haaro_host.lab.traffic import Hosts, Probe
 
 ARTIFACTS = Path(__file__).resolve().parents[2] / "build" / "test-artifacts"
-NAME = "haaro-t"
+_PREFIX = "haaro-t"
+# Several runs at once don't meet, and a run that was killed can be told by its process id.
+NAME = f"{_PREFIX}{os.getpid()}"
 
 
 def why_not_here() -> str | None:
@@ -33,6 +35,11 @@ def privileged() -> None:
     reason = why_not_here()
     if reason:
         pytest.skip(reason)
+    system.prepare_run()
+    for left in RUN.glob(f"{_PREFIX}[0-9]*"):
+        owner = left.name.removeprefix(_PREFIX).rstrip("uv")
+        if left.is_dir() and owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            Lab(left.name).down()
 
 
 @dataclass

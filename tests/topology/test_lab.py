@@ -13,7 +13,10 @@ from haaro_host.lab.capture import Captures
 from haaro_host.lab.lab import RUN, Lab
 from haaro_host.lab.pcap import Reader
 
-NAME = "haaro-u"
+from . import conftest
+
+NAME = f"{conftest.NAME}u"
+ROOTLESS = f"{conftest.NAME}v"
 _HERE = Path(__file__).parent
 
 
@@ -116,13 +119,13 @@ def test_up_and_down_work_without_root_in_a_user_namespace(privileged: None) -> 
     if not system.user_namespaces_allowed():
         pytest.skip("user namespaces are not allowed on this machine (unshare -Urnm fails)")
     haaro = " ".join(system.haaro_command()[:1])
-    script = f"{haaro} lab up --name {NAME} && {haaro} lab status --name {NAME} && {haaro} lab down"
+    words = [f"{haaro} lab {word} --name {ROOTLESS}" for word in ("up", "status", "down")]
     done = subprocess.run(
-        ["unshare", "-Urnm", "sh", "-c", f"{script} --name {NAME}"],
+        ["unshare", "-Urnm", "sh", "-c", " && ".join(words)],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert topology.existing(NAME) == [], "it touched this machine's own namespaces"
+    assert topology.existing(ROOTLESS) == [], "it touched this machine's own namespaces"
 
 
 @pytest.mark.timeout(300)
