@@ -1,4 +1,4 @@
-"""A home agent in this process and routers that speak to it with the wire layer, on a fake clock."""
+"""A home agent in this process, and routers that speak the wire layer to it; fake clock."""
 
 import copy
 import tomllib

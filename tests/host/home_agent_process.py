@@ -1,7 +1,7 @@
 """The real `haaro ha` process in a network namespace of its own, and datagrams to it.
 
-Run as a program inside the namespace it is the far side: it sends what its stdin asks and prints what
-comes back, one JSON line each.
+Run as a program inside the namespace it is the far side: it sends what its stdin asks and prints
+what comes back, one JSON line each.
 """
 
 import json
@@ -103,7 +103,7 @@ class Process:
         self.directory = directory
         self._namespace = namespace
         code = f"{preamble}\nfrom haaro_host.cli import main\nmain()"
-        self.log = open(directory / "log", "ab")
+        self.log = open(directory / "log", "ab")  # noqa: SIM115
         self.popen = subprocess.Popen(
             namespace.command([PYTHON, "-c", code, "ha", "--config", str(directory / "ha.toml")]),
             stdout=self.log,

@@ -115,8 +115,12 @@ class Registrar:
         window = self._state.config.replay_window << 32
         if abs(difference(identification, stamp(time))) > window:
             return False
-        floor = self._state.floor if state.identification is None else state.identification
-        return floor is None or difference(identification, floor) > 0
+        last = self._last(state)
+        return last is None or difference(identification, last) > 0
+
+    def _last(self, state: RouterState) -> int | None:
+        """Return what the next Identification must be greater than."""
+        return self._state.floor if state.identification is None else state.identification
 
     def _reply_mismatch(
         self,
@@ -129,7 +133,7 @@ class Registrar:
     ) -> None:
         """Code 133: our high 32 bits, the request's low 32 bits (RFC 5944 5.7.1)."""
         high = stamp(time) >> 32
-        last = state.identification
+        last = self._last(state)
         if last is not None and difference(last, high << 32) >= 0:
             # The router ran ahead of us and went back: our own time would be refused again.
             high = (last >> 32) + 1 & 0xFFFFFFFF
