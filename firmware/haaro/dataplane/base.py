@@ -33,9 +33,19 @@ BATCH = 32
 LAN_RECORD = 20
 UPLINK_RECORD = 38
 
-# Octets of each pool, in the order UserspacePlane takes them. One batch is read, forwarded and
-# sent before the next is read, so both directions and all uplinks share them.
-POOL_SIZES = (BATCH * (MAX_PACKET + OVERHEAD), BATCH * UPLINK_RECORD)
+# Entries of a forwarding table, 10 octets each: 64 peers with two prefixes and a home address
+# make about 520.
+TABLE_ENTRIES = 1000
+
+# Octets of each pool, in the order UserspacePlane takes them: batch, records, two tables. One
+# batch is read, forwarded and sent before the next is read, so both directions and all uplinks
+# share the first two.
+POOL_SIZES = (
+    BATCH * (MAX_PACKET + OVERHEAD),
+    BATCH * UPLINK_RECORD,
+    TABLE_ENTRIES * 10,
+    TABLE_ENTRIES * 10,
+)
 
 # Layout of the state buffer that the leaves read: one slot per tunnel, then what belongs to
 # the LAN attachment.

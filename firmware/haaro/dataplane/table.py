@@ -1,8 +1,9 @@
 """The forwarding table: prefixes in, one sorted run of disjoint intervals out.
 
-Owns the layout the leaves search. It is built aside by the control plane and never changed
-afterwards: the data plane replaces it as a whole. An address is looked up as two 16-bit halves,
-because 32-bit integers are heap objects on a 32-bit MicroPython.
+Owns the layout the leaves search. It is built aside by the control plane, in the buffer of the
+table before last, and never changed while in use: the data plane replaces it as a whole. An
+address is looked up as two 16-bit halves: 32-bit integers are heap objects on a 32-bit
+MicroPython.
 
 Entry, 10 octets, from its start address up to the start of the next entry:
 
@@ -11,87 +12,90 @@ Entry, 10 octets, from its start address up to the start of the next entry:
     | start address                 | route | source| flags |   0   | hint          |
     +-------+-------+-------+-------+-------+-------+-------+-------+-------+-------+
 
-route: tunnel id, NO_TUNNEL = drop. source: the direct tunnel that packets from here may arrive
-by, NO_TUNNEL = none. hint: index into the plane's `wanted`, NO_HINT = none.
+route: tunnel id, 255 = drop. source: the direct tunnel that packets from here may arrive by,
+255 = none. hint: index into the plane's `wanted`, 65535 = none.
 """
 
+from haaro.compat import const
+from haaro.dataplane.leaves import find
+
 ENTRY = 10
-NO_TUNNEL = 255
-NO_HINT = 0xFFFF
 OWN_NETWORK = 1
 OWN_HOME_ADDRESS = 2
 TUNNEL_END = 4
 
+_ROUTE = const(4)
+_SOURCE = const(5)
+_FLAGS = const(6)
 
-def build(routes, sources, networks, home_address: bytes, ends) -> bytearray:
-    """Return the table for these prefixes.
 
-    routes: (prefix4, plen, tunnel_id, hint), longest match wins, the first listed wins a tie.
-    sources: (prefix4, plen, tunnel_id). networks: own (prefix4, plen). ends: tunnel end
-    addresses, 4 octets each. A negative id or hint means none.
+class Builder:
+    """Builds into the buffer `data`, `entries` of which are in use afterwards.
+
+    The buffer is the bound: prefixes that find no room are left out, longest first, and counted
+    in `omitted`; what they would have routed goes the way of the next shorter match.
     """
-    # (plen, order, start, value, field): painted shortest first, so the longest ends on top.
-    strokes = []
-    for field, rows in ((0, routes), (1, sources)):
-        for order, row in enumerate(rows):
-            hint = row[3] if field == 0 else -1
-            strokes.append((row[1], -order, _number(row[0]), row[2], hint, field))
-    marks = [(n[0], n[1], OWN_NETWORK) for n in networks]
-    marks.append((home_address, 32, OWN_HOME_ADDRESS))
-    for end in ends:
-        marks.append((end, 32, TUNNEL_END))
-    for prefix, plen, flag in marks:
-        strokes.append((plen, 0, _number(prefix), flag, -1, 2))
-    strokes.sort()
-    edges = {0}
-    for plen, _, start, _, _, _ in strokes:
-        edges.add(_low(start, plen))
-        edges.add(_low(start, plen) + (1 << (32 - plen)))
-    starts = sorted(edges)
-    if starts[-1] == 1 << 32:
-        starts.pop()
-    table = bytearray(ENTRY * len(starts))
-    for i, start in enumerate(starts):
-        at = i * ENTRY
-        table[at : at + ENTRY] = (
-            bytes((start >> 24, start >> 16 & 255, start >> 8 & 255, start & 255))
-            + b"\xff\xff\x00\x00\xff\xff"
-        )
-    for plen, _, start, value, hint, field in strokes:
-        low = _low(start, plen)
-        _paint(table, starts, low, low + (1 << (32 - plen)), value, hint, field)
-    return table
 
+    def __init__(self, data: bytearray) -> None:
+        self.data = data
+        self.entries = 0
+        self.omitted = 0
+        self._view = memoryview(data)
 
-def _paint(table, starts, low, end, value, hint, field):
-    i = _position(starts, low)
-    while i < len(starts) and starts[i] < end:
-        at = i * ENTRY
-        if field == 2:
-            table[at + 6] |= value
-        else:
-            table[at + 4 + field] = value & 255
-            if field == 0:
-                hint &= NO_HINT
-                table[at + 8] = hint >> 8
-                table[at + 9] = hint & 255
-        i += 1
+    def build(self, routes, sources, networks, home_address: bytes, ends) -> None:
+        """Make the table of these prefixes, replacing what was in `data`.
 
+        routes: (prefix4, plen, tunnel_id, hint), longest match wins, the first listed wins a tie.
+        sources: (prefix4, plen, tunnel_id). networks: own (prefix4, plen). ends: addresses of
+        tunnel ends, 4 octets each. A negative id or hint means none.
+        """
+        self.entries = 1
+        self.omitted = 0
+        self.data[:ENTRY] = b"\0\0\0\0\xff\xff\0\0\xff\xff"
+        for network in networks:
+            self._paint(network + (OWN_NETWORK,), _FLAGS)
+        self._paint((home_address, 32, OWN_HOME_ADDRESS), _FLAGS)
+        for end in ends:
+            self._paint((end, 32, TUNNEL_END), _FLAGS)
+        # Shortest first, so that the longest match ends on top.
+        for plen in range(33):
+            for i in range(len(routes) - 1, -1, -1):
+                if routes[i][1] == plen:
+                    self._paint(routes[i], _ROUTE)
+            for i in range(len(sources) - 1, -1, -1):
+                if sources[i][1] == plen:
+                    self._paint(sources[i], _SOURCE)
 
-def _position(starts, value):
-    a, b = 0, len(starts)
-    while b - a > 1:
-        m = (a + b) >> 1
-        if starts[m] > value:
-            b = m
-        else:
-            a = m
-    return a
+    def _paint(self, row, field):
+        data = self.data
+        if (self.entries + 2) * ENTRY > len(data):
+            self.omitted += 1
+            return
+        at = self._split(row[0])
+        end = self.entries * ENTRY
+        above = int.from_bytes(row[0], "big") + (1 << (32 - row[1]))
+        if above >> 32 == 0:
+            end = self._split(above.to_bytes(4, "big"))
+        while at < end:
+            if field == _FLAGS:
+                data[at + _FLAGS] |= row[2]
+            else:
+                data[at + field] = row[2] & 255
+            if field == _ROUTE:
+                data[at + 8] = row[3] >> 8 & 255
+                data[at + 9] = row[3] & 255
+            at += ENTRY
 
-
-def _number(address):
-    return int.from_bytes(address, "big")
-
-
-def _low(start, plen):
-    return start & (0xFFFFFFFF << (32 - plen)) & 0xFFFFFFFF
+    def _split(self, address):
+        """Return the offset of the entry that starts at `address`, made if there was none."""
+        data = self.data
+        at = find(data, self.entries, address, 0)
+        if data[at : at + 4] == address:
+            return at
+        end = self.entries * ENTRY
+        at += ENTRY
+        self._view[at + ENTRY : end + ENTRY] = self._view[at:end]
+        self._view[at : at + ENTRY] = self._view[at - ENTRY : at]
+        self._view[at : at + 4] = address
+        self.entries += 1
+        return at

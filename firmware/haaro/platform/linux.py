@@ -4,6 +4,7 @@ Owns the order in which they come up and go; decides nothing. Called by main.py 
 MicroPython gets no signals, so a killed router cleans up nothing: `start` begins with that.
 """
 
+from haaro.compat import const
 from haaro.dataplane.userspace import UserspacePlane
 from haaro.lan.linux_packet import LinuxPacketPort
 from haaro.platform import ethtool, linux_sockets
@@ -11,8 +12,9 @@ from haaro.platform.linux_routing import LinuxRouting
 from haaro.shell.signalling import Signalling
 from haaro.uplink.linux_netdev import LinuxNetdev
 
-_SYSCTL = "/proc/sys/net/"
-_MTU = 1500
+_IPV4 = "/proc/sys/net/ipv4/"
+_MTU = const(1500)
+_RPS_CPUS = const(32)
 
 
 class LinuxMachine:
@@ -23,7 +25,7 @@ class LinuxMachine:
         self._interface = options["tunnel_interface"]
         self._interfaces = [uplink["interface"] for uplink in options["uplinks"]]
         self._routing = LinuxRouting()
-        self._uplinks = LinuxNetdev(self._interfaces)
+        self._uplinks = LinuxNetdev(self._interfaces, self._routing)
         self._waiting: list = []
         self._failed: list = []
         self.warnings: list = []
@@ -103,10 +105,14 @@ class LinuxMachine:
             ethtool.features_off(index)
         for end in (kernel_end, our_end):
             # There may be no IPv6 at all.
-            self._sysctl("ipv6/conf/%s/disable_ipv6" % end, "1", True)
-        self._sysctl("ipv4/conf/%s/accept_local" % kernel_end, "1")
-        self._sysctl("ipv4/conf/%s/rp_filter" % kernel_end, "0")
-        self._sysctl("ipv4/ip_forward", "1")
+            self._write("/proc/sys/net/ipv6/conf/%s/disable_ipv6" % end, "1", True)
+        self._write(_IPV4 + "conf/%s/accept_local" % kernel_end, "1")
+        self._write(_IPV4 + "conf/%s/rp_filter" % kernel_end, "0")
+        self._write(_IPV4 + "ip_forward", "1")
+        # Each flow on one CPU keeps its order: there is a pair of sockets for each CPU. Not
+        # allowed in a user namespace; then TCP meets some reordering.
+        mask = "%x" % ((1 << min(linux_sockets.cpus(), _RPS_CPUS)) - 1)
+        self._write("/sys/class/net/%s/queues/rx-0/rps_cpus" % our_end, mask, True)
         for index in indexes:
             routing.up(index)
         # On a link that is up, or the kernel would reorder the sockets as it comes up; and before
@@ -114,13 +120,13 @@ class LinuxMachine:
         self.plane.attach_lan(LinuxPacketPort(indexes[1], macs[1], macs[0]))
         routing.add_home(indexes[0], settings.home_address, settings.networks)
 
-    def _sysctl(self, path, value, optional=False):
+    def _write(self, path, value, optional=False):
         try:
-            with open(_SYSCTL + path, "w") as file:
+            with open(path, "w") as file:
                 file.write(value)
         except OSError as error:
             if not optional:
-                self._warn("%s%s = %s: %s" % (_SYSCTL, path, value, error))
+                self._warn("%s = %s: %s" % (path, value, error))
 
     def _warn(self, text):
         if text not in self.warnings:

@@ -63,6 +63,8 @@ _PROTOCOL = const(43)
 _ALIAS = "haaro"
 _ENOENT = const(2)
 _ESRCH = const(3)
+_EEXIST = const(17)
+_ENODEV = const(19)
 
 
 class LinuxRouting:
@@ -82,19 +84,22 @@ class LinuxRouting:
         for _, body in self._netlink.dump(_GET_ROUTE, _route(0, 0)):
             if body[5] == _PROTOCOL:
                 self._forgiving(_DEL_ROUTE, body)
-        index, found = self.link(interface)
+        index, _, found = self.link(interface)
         if index:
             if found.get(_IFLA_ALIAS, b"").rstrip(b"\0") != _ALIAS.encode():
-                raise OSError(17, "%s exists and is not haaro's" % interface)
+                raise OSError(_EEXIST, "%s exists and is not haaro's" % interface)
             self._netlink.request(_DEL_LINK, 0, _link(index))
 
     def link(self, interface: str) -> tuple:
-        """Return (index, attributes) of a link, (0, {}) if there is none."""
-        for _, body in self._netlink.dump(_GET_LINK, _link(0)):
-            found = attributes(body, 16)
-            if found.get(_IFLA_NAME, b"").rstrip(b"\0") == interface.encode():
-                return struct.unpack_from("@i", body, 4)[0], found
-        return 0, {}
+        """Return (index, flags, attributes) of a link, (0, 0, {}) if there is none."""
+        try:
+            answer = self._netlink.request(_GET_LINK, 0, _link(0) + name(_IFLA_NAME, interface))
+        except OSError as error:
+            if error.errno != _ENODEV:
+                raise
+            return 0, 0, {}
+        body = answer[0][1]
+        return struct.unpack_from("@iI", body, 4) + (attributes(body, 16),)
 
     def make_pair(self, kernel_end: str, our_end: str, macs: tuple, mtu: int) -> tuple:
         """Create the veth pair, both ends down; return the two indexes."""

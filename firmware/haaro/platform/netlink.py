@@ -14,7 +14,9 @@ _SOCK_RAW = const(3)
 _NLMSG_ERROR = const(2)
 _NLMSG_DONE = const(3)
 _HEADER = const(16)
-_RECEIVE = const(8192)
+# The kernel fills a page at most, less its own overhead, for a reader this small.
+_RECEIVE = const(4096)
+_EMSGSIZE = const(90)
 
 REQUEST = 1
 ACK = 4
@@ -87,12 +89,12 @@ class Netlink:
 
 
 def messages(data: bytes):
-    """Yield (type, sequence, body) of each message in what one receive returned."""
+    """Yield (type, sequence, body) of each message in a datagram; raises OSError if it was cut."""
     at = 0
     while at + _HEADER <= len(data):
         length, kind, _, sequence, _ = struct.unpack_from("@IHHII", data, at)
-        if length < _HEADER:
-            return
+        if length < _HEADER or at + length > len(data):
+            raise OSError(_EMSGSIZE)
         yield kind, sequence, data[at + _HEADER : at + length]
         at += (length + 3) & ~3
 

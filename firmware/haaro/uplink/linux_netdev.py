@@ -11,7 +11,7 @@ from haaro.compat import const
 from haaro.platform import netlink
 from haaro.platform.netlink import attributes
 
-_GET_LINK = const(18)
+_IFLA_MTU = const(4)
 _GET_ADDRESS = const(22)
 _GET_ROUTE = const(26)
 _UP_AND_RUNNING = const(0x41)
@@ -21,9 +21,13 @@ _NO_METRIC = const(0)
 
 
 class LinuxNetdev:
-    """Watches `interfaces`; the index of an uplink is its place in the list."""
+    """Watches `interfaces`; the index of an uplink is its place in the list.
 
-    def __init__(self, interfaces: list) -> None:
+    routing: a platform.linux_routing.LinuxRouting, asked for links.
+    """
+
+    def __init__(self, interfaces: list, routing) -> None:
+        self._routing = routing
         self._interfaces = interfaces
         self._known: list = [(False, None, None, 0)] * len(interfaces)
         self._changes: list = []
@@ -40,11 +44,6 @@ class LinuxNetdev:
 
     def scan(self) -> None:
         """Look at links, addresses and routes; queue a change for each uplink that differs."""
-        links = {}
-        for _, body in self._requests.dump(_GET_LINK, bytes(16)):
-            index, flags = struct.unpack_from("@iI", body, 4)
-            found = attributes(body, 16)
-            links[found[3].rstrip(b"\0").decode()] = (index, flags, found)
         addresses = {}
         for _, body in self._requests.dump(_GET_ADDRESS, struct.pack("@BBBBI", 2, 0, 0, 0, 0)):
             if body[0] != 2 or body[3] != 0 or body[2] & _IFA_SECONDARY:
@@ -55,11 +54,11 @@ class LinuxNetdev:
                 addresses[index] = found.get(2) or found.get(1)
         gateways = self._gateways()
         for i, interface in enumerate(self._interfaces):
-            index, flags, found = links.get(interface, (0, 0, {}))
+            index, flags, found = self._routing.link(interface)
             address = addresses.get(index)
             state = (False, None, None, 0)
             if address and flags & _UP_AND_RUNNING == _UP_AND_RUNNING:
-                mtu = struct.unpack("@I", found[4])[0]
+                mtu = struct.unpack("@I", found[_IFLA_MTU])[0]
                 state = (True, bytes(address), gateways.get(index), mtu)
             if state != self._known[i]:
                 self._known[i] = state

@@ -1,0 +1,342 @@
+"""The hot path of the userspace data plane: batches in, whole packets out, nothing lost by us.
+
+Owns the receive sockets, the queues to the control plane and the counters. Never opens a socket
+and never parses signalling: `userspace.UserspacePlane` puts it together. Per packet it allocates
+nothing, raises nothing and logs nothing.
+
+`readinto` on a datagram socket reads on until the buffer is full and cuts the last datagram, so
+the octets of whole packets must be known before. Each receiving port is therefore two sockets
+with one filter: `lengths` gets the first octets of every packet, a record of one size, and
+`packets` the packets. The kernel serves `packets` first, so what has a record is there to be
+read, or was dropped because the queue was full: then records and packets differ, which is
+counted, and the records are walked until they agree again.
+"""
+
+import time
+
+from haaro.compat import const
+from haaro.dataplane import base, table
+from haaro.dataplane.base import BATCH, LAN_RECORD, MAX_TUNNELS, REASONS, UPLINK_RECORD
+from haaro.dataplane.oversize import fragment, icmp_error, plan
+
+try:
+    from haaro.dataplane import leaves_viper as leaves
+except (ImportError, SyntaxError, AttributeError):  # no code emitter here, or CPython
+    from haaro.dataplane import leaves  # type: ignore[no-redef]
+
+_HINTED = const(1 << 24)
+_CONTROL = const(1 << 24)
+_FRAGMENT = const(1 << 25)
+_ETHERNET = const(14)
+_OVERHEAD = const(32)
+# Queues to the control plane: drained each turn of the loop; what does not fit is counted.
+_CONTROL_QUEUE = const(32)
+_STRAY_QUEUE = const(8)
+# A stray is a keepalive, nothing longer.
+_STRAY_OCTETS = const(128)
+# ICMP errors toward the LAN: at most one in this time.
+_ICMP_INTERVAL_MS = const(20)
+
+_total = leaves.total
+_aligned = leaves.aligned
+_outbound = leaves.outbound
+_tunnel_of = leaves.tunnel_of
+_inbound = leaves.inbound
+_control = leaves.control
+_find = leaves.find
+
+
+class Port:
+    """Two receive sockets of the LAN (uplink -1) or of an uplink, and their framing."""
+
+    def __init__(self, pair: tuple, uplink: int) -> None:
+        self.lengths, self.packets = pair
+        self.uplink = uplink
+        self.stride = LAN_RECORD if uplink < 0 else UPLINK_RECORD
+        self.base = _ETHERNET if uplink < 0 else _OVERHEAD
+
+
+class Forwarder:
+    """State and methods that a packet meets; batch and records are buffers of `POOL_SIZES`."""
+
+    def __init__(self, batch: bytearray, records: bytearray, home_address: bytes) -> None:
+        self._batch = batch
+        self._records = records
+        self._home_address = home_address
+        self._table = b""
+        self._entries = 0
+        self._state = bytearray(base.STATE_SIZE)
+        self._scratch = bytearray(_ETHERNET + 28 + 68)
+        self.wanted = bytearray(base.MAX_HINTS)
+        self.wanted_any = False
+        self._ports: list = []
+        self._lan = None
+        self._send: list = [None] * MAX_TUNNELS
+        self._rx = [0] * MAX_TUNNELS
+        self._tx = [0] * MAX_TUNNELS
+        self._refused = [0] * len(REASONS)
+        self._last = 0
+        self._controls: list = []
+        self._strays: list = []
+        self._icmp_at = 0
+        self._out_forwarded = 0
+        self._in_forwarded = 0
+        self._in_control = 0
+        self._in_stray = 0
+        self._received = 0
+        self._handled = 0
+        self._cut = 0
+        self._skipped = 0
+        self._unrecorded = 0
+        self._send_errors = 0
+        self._port_errors = 0
+
+    def handle(self, obj, event: int) -> bool:
+        """Forward one batch of the port `obj` belongs to; False if it is none of ours."""
+        for port in self._ports:
+            if port.lengths is obj:
+                try:
+                    self._read(port)
+                except OSError:
+                    self._port_errors += 1
+                return True
+        return False
+
+    def _read(self, port):
+        records = self._records
+        batch = self._batch
+        uplink = port.uplink
+        got = port.lengths.readinto(records, port.stride * BATCH)
+        if not got:
+            return
+        count = got // port.stride
+        self._received += count
+        first = 0
+        for _ in range(BATCH):
+            if first >= count:
+                return
+            rest = count - first
+            octets = _total(records, first, rest, port.stride, port.base)
+            try:
+                octets = port.packets.readinto(batch, octets)
+            except OSError:
+                self._port_errors += 1
+                break
+            if not octets:
+                break
+            done = _aligned(batch, octets, records, first, rest, port.stride, port.base)
+            at = 0
+            if uplink < 0:
+                for _ in range(done):
+                    at += self._out(at)
+            else:
+                for _ in range(done):
+                    at += self._in(at, uplink)
+            self._handled += done
+            first += done
+            if at < octets:
+                first = self._mend(port, at, octets, first, count)
+        self._skipped += count - first
+
+    def _mend(self, port, at, octets, first, count):
+        """Handle the rest of a batch that differs from its records; return the next record."""
+        batch = self._batch
+        records = self._records
+        while at < octets:
+            ip = at + port.base
+            if ip + 6 > octets:
+                self._cut += 1
+                return min(first + 1, count)
+            record = first
+            while record < count:
+                here = record * port.stride + port.base
+                if (
+                    batch[ip + 2] == records[here + 2]
+                    and batch[ip + 3] == records[here + 3]
+                    and batch[ip + 4] == records[here + 4]
+                    and batch[ip + 5] == records[here + 5]
+                ):
+                    self._skipped += record - first
+                    first = record + 1
+                    break
+                record += 1
+            else:
+                self._unrecorded += 1
+            if ip + (batch[ip + 2] << 8 | batch[ip + 3]) > octets:
+                self._cut += 1
+                return first
+            self._handled += 1
+            at += self._out(at) if port.uplink < 0 else self._in(at, port.uplink)
+        return first
+
+    def _out(self, at):
+        """Forward the frame at `at` of the batch; return its length."""
+        batch = self._batch
+        verdict = _outbound(
+            batch, at + _ETHERNET, self._table, self._entries, self._state, self.wanted
+        )
+        if verdict < 0:
+            self._refused[-verdict] += 1
+            length = batch[at + 16] << 8 | batch[at + 17]
+            if verdict == -base.OUT_TOO_BIG:
+                self._icmp(at + _ETHERNET, 3, 4)
+            elif verdict == -base.OUT_TTL_EXCEEDED:
+                self._icmp(at + _ETHERNET, 11, 0)
+            return _ETHERNET + length
+        tunnel = verdict & 0xFF
+        length = verdict >> 8 & 0xFFFF
+        if verdict >= _HINTED:
+            if verdict & _HINTED:
+                self.wanted_any = True
+            if verdict & _FRAGMENT:
+                self._fragments(tunnel, at + _ETHERNET, length)
+                return _ETHERNET + length
+        try:
+            if self._send[tunnel].write(batch, at + 10, length + 4) is None:
+                self._send_errors += 1
+            else:
+                self._tx[tunnel] += 1
+                self._out_forwarded += 1
+        except OSError:
+            self._send_errors += 1
+        return _ETHERNET + length
+
+    def _fragments(self, tunnel, at, length):
+        batch = self._batch
+        slot = tunnel * base.SLOT + base.SLOT_MTU
+        chunk = plan(batch, at, self._state[slot] << 8 | self._state[slot + 1])
+        state = length << 16 | batch[at + 6] << 8 | batch[at + 7]
+        data = length - ((batch[at] & 15) << 2)
+        done = 0
+        try:
+            while done < data:
+                octets = fragment(batch, at, done, chunk, state)
+                if self._send[tunnel].write(batch, at + done - 4, octets + 4) is None:
+                    self._send_errors += 1
+                    return
+                done += chunk
+        except OSError:
+            self._send_errors += 1
+            return
+        self._tx[tunnel] += 1
+        self._out_forwarded += 1
+
+    def _icmp(self, at, kind, code):
+        """Answer the packet at `at` with an ICMP error from our home address, rate limited."""
+        now = time.ticks_ms()  # type: ignore[attr-defined]
+        if 0 <= time.ticks_diff(now, self._icmp_at) < _ICMP_INTERVAL_MS:  # type: ignore[attr-defined]
+            return
+        mtu = 0
+        if kind == 3:
+            entry = _find(self._table, self._entries, self._batch, at + 16)
+            slot = self._table[entry + 4] * base.SLOT + base.SLOT_MTU
+            mtu = self._state[slot] << 8 | self._state[slot + 1]
+        length = icmp_error(self._scratch, self._batch, at, self._home_address, kind, code, mtu)
+        if length:
+            self._icmp_at = now
+            try:
+                self._lan.write(self._scratch, 0, _ETHERNET + length)
+            except OSError:
+                self._send_errors += 1
+
+    def _in(self, at, uplink):
+        """Forward the datagram at `at` of the batch; return its length."""
+        batch = self._batch
+        length = batch[at + 34] << 8 | batch[at + 35]
+        tunnel = _tunnel_of(batch, at, self._state, self._last, uplink)
+        if tunnel < 0:
+            if tunnel == -base.IN_UNKNOWN_TUNNEL_END and self._stray(at, length, uplink):
+                self._in_stray += 1
+            else:
+                self._refused[-tunnel] += 1
+            return _OVERHEAD + length
+        self._last = tunnel
+        verdict = _inbound(batch, at + _OVERHEAD, self._table, self._entries, self._state, tunnel)
+        if verdict < 0:
+            self._refused[-verdict] += 1
+            return _OVERHEAD + length
+        self._rx[tunnel] += 1
+        if verdict & _CONTROL:
+            self._divert(at, length, tunnel)
+            return _OVERHEAD + length
+        try:
+            # The Ethernet header lies over the end of the outer headers.
+            if self._lan.write(batch, at + _OVERHEAD - _ETHERNET, length + _ETHERNET) is None:
+                self._send_errors += 1
+            else:
+                self._in_forwarded += 1
+        except OSError:
+            self._send_errors += 1
+        return _OVERHEAD + length
+
+    def _divert(self, at, length, tunnel):
+        batch = self._batch
+        if len(self._controls) >= _CONTROL_QUEUE:
+            self._refused[base.IN_CONTROL_OVERFLOW] += 1
+            return
+        try:
+            packet = bytes(batch[at + _OVERHEAD : at + _OVERHEAD + length])
+            source = bytes(batch[at + 12 : at + 16])
+            port = batch[at + 20] << 8 | batch[at + 21]
+            self._controls.append((tunnel, packet, source, port))
+            self._in_control += 1
+        except MemoryError:
+            self._refused[base.IN_CONTROL_OVERFLOW] += 1
+
+    def _stray(self, at, length, uplink):
+        """Queue a keepalive to our home address from an unknown end; False if it is none."""
+        batch = self._batch
+        ip = at + _OVERHEAD
+        if length > _STRAY_OCTETS or leaves.header(batch, ip) < 0:
+            return False
+        entry = _find(self._table, self._entries, batch, ip + 16)
+        if not self._table[entry + 6] & table.OWN_HOME_ADDRESS or _control(batch, ip, length) != 1:
+            return False
+        if len(self._strays) >= _STRAY_QUEUE:
+            self._refused[base.IN_STRAY_OVERFLOW] += 1
+            return False
+        try:
+            source = bytes(batch[at + 12 : at + 16])
+            port = batch[at + 20] << 8 | batch[at + 21]
+            destination = bytes(batch[at + 16 : at + 20])
+            data = bytes(batch[at + 28 : ip + length])
+            self._strays.append((uplink, source, port, destination, data))
+            return True
+        except MemoryError:
+            return False
+
+    def rx_packets(self, tunnel: int) -> int:
+        """Return the packets accepted from a tunnel, control included."""
+        return self._rx[tunnel]
+
+    def tx_packets(self, tunnel: int) -> int:
+        """Return the packets sent into a tunnel, control included."""
+        return self._tx[tunnel]
+
+    def counters(self) -> dict:
+        """Return {name: packets}: forwarded, diverted, and refused by reason."""
+        result = {
+            "out_forwarded": self._out_forwarded,
+            "in_forwarded": self._in_forwarded,
+            "in_control": self._in_control,
+            "in_stray": self._in_stray,
+        }
+        for i in range(1, len(REASONS)):
+            result[REASONS[i]] = self._refused[i]
+        return result
+
+    def own_loss(self) -> dict:
+        """Return what became of the packets the kernel had for us.
+
+        received = handled + cut + socket_drops (records whose packet the full queue dropped).
+        Of those handled, send_errors were refused by the sending socket.
+        """
+        return {
+            "received": self._received,
+            "handled": self._handled,
+            "cut": self._cut,
+            "socket_drops": max(0, self._skipped - self._unrecorded),
+            "unrecorded": self._unrecorded,
+            "send_errors": self._send_errors,
+            "port_errors": self._port_errors,
+        }
