@@ -22,6 +22,8 @@ from tests.wire.strategies import (
     raw,
     reply,
     request,
+    uint16,
+    uint32,
 )
 
 
@@ -107,6 +109,18 @@ def test_protected_data_of_the_correspondent_authenticator():
     covered = bytes(request(network)) + b"\x31\x16" + b"\x00\x03\x00\x04"
     assert found.value == stdlib_hmac.new(KRM, covered, "sha1").digest()[:16]
     assert data[found.offset :] == b"\x31\x16\x02\x00\x00\x03\x00\x04" + found.value
+
+
+@given(uint16, uint16, uint32)
+def test_indexes_and_spi_round_trip(home_index, care_of_index, spi):
+    """R5.3-i1: 16 bits each; an SPI has 32."""
+    m = request(network)
+    auth.append_mobile_correspondent(m, KRM, home_index, care_of_index)
+    found = message.parse(bytes(m)).authenticator
+    assert (found.home_nonce_index, found.care_of_nonce_index) == (home_index, care_of_index)
+    m = request(network)
+    auth.append_mobile_home(m, spi, auth.HMAC_SHA1, KEY)
+    assert message.parse(bytes(m)).authenticator.spi == spi
 
 
 @pytest.mark.parametrize(

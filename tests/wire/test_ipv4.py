@@ -102,6 +102,26 @@ def test_header_fields():
         ipv4.build_ipv4_into(buf, 0, 4, SRC, DST, 65516)
 
 
+def test_fragment_fields():
+    packet = changed(ipv4.build_udp(SRC, DST, 1, 2, b"abc"), 6, b"\x3f\xfe")
+    ip = ipv4.parse_ipv4(packet)
+    assert (ip.more_fragments, ip.df, ip.fragment_offset) == (True, False, 0x1FFE * 8)
+    ip = ipv4.parse_ipv4(changed(packet, 6, b"\x41\x00"))
+    assert (ip.more_fragments, ip.df, ip.fragment_offset) == (False, True, 2048)
+
+
+def test_defaults_of_a_packet():
+    """TTL 64 (RFC 1700), no TOS; an ICMP error is network control (RFC 1812 4.3.2.5)."""
+    echo = ipv4.build_icmp_echo(SRC, DST, True, 1, 2)
+    for packet in (ipv4.build_udp(SRC, DST, 1, 2, b""), echo):
+        assert (packet[1], packet[8]) == (0, 64)
+    buf = bytearray(20)
+    ipv4.build_ipv4_into(buf, 0, 17, SRC, DST, 0)
+    assert (buf[1], bytes(buf[4:9])) == (0, b"\0\0\0\0\x40")
+    assert ipv4.build_icmp_error(SRC, 3, 4, 576, echo)[1] == 0xC0
+    assert ipv4.build_icmp_echo(SRC, DST, True, 1, 2, b"", 0xB8)[1] == 0xB8
+
+
 def changed(packet, at, octets, fix=True):
     packet = bytearray(packet)
     packet[at : at + len(octets)] = octets

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from haaro.wire import extensions as ext
-from haaro.wire import message, registration, udp_tunnel
+from haaro.wire import message, registration, revocation, udp_tunnel
 from haaro.wire import return_routability as rr
 from haaro.wire.errors import WireError
 from tests.wire.strategies import (
@@ -141,7 +141,10 @@ def test_udp_tunnel_request_round_trip(force, through_fa, encapsulation):
 
 def test_reserved_of_the_udp_tunnel_request():
     """RFC 3519 3.1.3: Reserved 1 and 2 are ignored; with 3 the extension is not understood."""
-    assert only(raw(144, b"\xff\xbf\x04\0\0", 0), of=request).force
+    e = only(raw(144, b"\xff\xbf\x04\0\0", 0), of=request)
+    assert (e.force, e.through_fa, e.encapsulation) == (True, False, 4)
+    e = only(raw(144, b"\xff\x7f\x04\0\0", 0), of=request)
+    assert (e.force, e.through_fa, e.encapsulation) == (False, True, 4)
     assert parsed(raw(144, b"\0\x80\x04\0\1", 0), of=request).ignored == [(144, 0)]
 
 
@@ -150,6 +153,92 @@ def test_udp_tunnel_reply_round_trip(code, forced, keepalive):
     """RFC 3519 3.2: 0..63 is assent."""
     e = only(lambda m: ext.append_udp_tunnel_reply(m, code, forced, keepalive))
     assert (e.code, e.forced, e.keepalive, e.will_tunnel) == (code, forced, keepalive, code < 64)
+
+
+def test_reserved_of_the_replies():
+    """RFC 3519 3.2, RFC 5177 4.2: set to zero, ignored on reception."""
+    e = only(raw(44, b"\x40\x7f\xff\x01\x02", 0))
+    assert (e.code, e.forced, e.keepalive, e.will_tunnel) == (64, False, 258, False)
+    e = only(raw(148, b"\0\x10\xff\x0a\1\0\0", 1))
+    assert (e.code, e.plen, e.prefix) == (0, 16, b"\x0a\1\0\0")
+    built = [
+        (lambda m: ext.append_udp_tunnel_request(m, True), "9006 0000 8004 0000"),
+        (lambda m: ext.append_udp_tunnel_reply(m, 1, True, 258), "2c06 0001 8000 0102"),
+        (
+            lambda m: ext.append_mobile_network_request(m, b"\x0a\1\0\0", 16),
+            "9406 0010 0a010000",
+        ),
+        (
+            lambda m: ext.append_mobile_network_ack(m, 2, b"\x0a\1\0\0", 16),
+            "9408 0102 1000 0a010000",
+        ),
+        (lambda m: ext.append_care_of_addresses(m, [b"\1\2\3\4"]), "3106 0300 01020304"),
+        (lambda m: ext.append_revocation_support(m, False, 258), "8906 0000 00000102"),
+        (lambda m: ext.append_revocation_support(m, True, 258), "8906 8000 00000102"),
+        (lambda m: ext.append_nai(m, b"a@b"), "8303 614062"),
+    ]
+    for append, octets in built:
+        out = bytearray()
+        append(out)
+        assert out == bytes.fromhex(octets)
+
+
+@given(st.booleans(), st.booleans(), octets4, octets4, octets4, uint32, st.integers(0, 255))
+def test_revocation_round_trip(a, i, hoa, home, foreign, ident, reserved):
+    """RFC 3543 3.3, 3.4: A, I and the identifier; Reserved is ignored."""
+    data = bytes(revocation.build_revocation(a, i, hoa, home, foreign, ident))
+    assert data[:4] == bytes([7, 0, (0x80 if a else 0) | (0x40 if i else 0), 0])
+    m = message.parse(bytes([7, reserved, data[2] | reserved & 0x3F, reserved]) + data[4:])
+    assert (m.type, m.a, m.i, m.identifier) == (7, a, i, ident)
+    assert (m.home_address, m.home_domain, m.foreign_domain) == (hoa, home, foreign)
+    data = bytes(revocation.build_revocation_ack(i, hoa, ident))
+    assert data[:4] == bytes([15, 0, 0x80 if i else 0, 0])
+    m = message.parse(bytes([15, reserved, data[2] | reserved & 0x7F, reserved]) + data[4:])
+    assert (m.type, m.i, m.home_address, m.identifier) == (15, i, hoa, ident)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fixed"),
+    [(1, 24), (3, 20), (4, 4), (7, 20), (15, 12), (24, 10), (25, 10), (26, 20), (27, 20)],
+)
+def test_fixed_part_is_needed_whole(kind, fixed):
+    """R5.6-i1, R5.7-i1, R5.8-i1, R5.9-i1: one octet less is truncated; other types are unknown."""
+    assert message.parse(bytes([kind]) + bytes(fixed - 1)).type == kind
+    assert reason(bytes([kind]) + bytes(fixed - 2)) == "message_truncated"
+
+
+def test_other_message_types_are_unknown():
+    known = (1, 3, 4, 7, 15, 24, 25, 26, 27)
+    for kind in range(256):
+        if kind not in known:
+            assert reason(bytes([kind]) + bytes(40)) == "unknown_type"
+
+
+def test_reply_codes():
+    """R10-i1: the numbers of RFC 5944 3.4, RFC 3519 3.5, RFC 5177 9 and RFC 6521 10."""
+    assert {
+        n: code
+        for code, n in ((c, registration.code_name(c)) for c in range(256))
+        if "code" not in n
+    } == {
+        "accepted": 0,
+        "accepted_no_simultaneous": 1,
+        "concurrent_registration": 2,
+        "reason_unspecified": 128,
+        "administratively_prohibited": 129,
+        "insufficient_resources": 130,
+        "failed_authentication": 131,
+        "identification_mismatch": 133,
+        "poorly_formed": 134,
+        "too_many_bindings": 135,
+        "unknown_home_agent": 136,
+        "udp_encapsulation_unavailable": 142,
+        "mobnet_error": 147,
+        "mobnet_disallowed": 148,
+        "expired_home_nonce": 201,
+        "expired_care_of_nonce": 202,
+        "expired_nonces": 203,
+    }
 
 
 @given(st.booleans(), st.booleans(), st.booleans(), st.none() | octets4)

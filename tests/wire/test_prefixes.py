@@ -72,6 +72,7 @@ def test_bit_above_the_octet_changed_makes_a_new_master():
 
 def test_short_prefix_is_never_a_delta():
     """R4.1-i2: below /8 the octet would begin before bit 1 [A13]; /0 has no octets [A12]."""
+    assert encode_all(("10.0.0.0", 24), ("11.0.0.0", 8))[1] == (1, b"\x0b")
     assert encode_all(("10.0.0.0", 8), ("8.0.0.0", 7), ("0.0.0.0", 0))[1:] == [
         (0, b"\x08"),
         (0, b""),

@@ -178,6 +178,14 @@ def test_any_octets_decode_as_the_model_says(data):
         assert (text.encode("latin-1"), off) == (expected[0], len(data) - len(rest))
 
 
+@pytest.mark.parametrize("text", ["\x7f", "\x80", "a\xff.b"])
+def test_a_character_is_an_octet(text):
+    """R4.2.1-i2: any but 0 and the dot."""
+    (octets,) = encode_all([text])
+    assert text.encode("latin-1")[:2] in octets
+    assert decode_all(octets) == [text]
+
+
 def test_equal_neighbours_share_one_string():
     """A list of prefixes under one realm costs the router one string."""
     first, second = decode_all(b"\x01a\x01b\0\x82\0")
