@@ -60,8 +60,10 @@ def _signalling(facts: Facts, seen: Evidence) -> list[Claim]:
     ]  # fmt: skip
     claims = []
     for text, found in steps:
-        said = f"seen {1000 * (found[0].time - since):.1f} ms after the first packet"
-        claims.append(Claim(text, bool(found), said if found else "not seen"))
+        said = "not seen"
+        if found:
+            said = f"seen {1000 * (found[0].time - since):.1f} ms after the first packet"
+        claims.append(Claim(text, bool(found), said))
     return claims
 
 

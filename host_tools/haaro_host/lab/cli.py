@@ -27,6 +27,7 @@ _NAME = typer.Option(plan.DEFAULT_NAME, "--name", help="prefix of the namespaces
 _OUT_DEMO = typer.Option(Path("build/demo"), help="directory for report, captures and logs")
 _OUT_SOAK = typer.Option(Path("build/soak"), help="directory for soak.json, captures and logs")
 _SOAK_MINUTES = 10.0
+_PLAIN_COLUMNS = 130
 
 
 @app.command()
@@ -96,7 +97,7 @@ def demo(
     options = Options(out=_directory(out), name=name)
     if soak_minutes:
         raise typer.Exit(_soak(options, soak_minutes))
-    console = Console()
+    console = _console()
     with _explained():
         system.require(system.TOOLS_FOR_DEMO)
         facts = Demo(options, console).run()
@@ -120,7 +121,13 @@ def soak(
 def _soak(options: Options, minutes: float) -> int:
     with _explained():
         system.require(system.TOOLS_FOR_DEMO)
-        return 0 if Soak(options, minutes, Console()).run() else 1
+        return 0 if Soak(options, minutes, _console()).run() else 1
+
+
+def _console() -> Console:
+    """The terminal as it is; a pipe or a file gets lines long enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PLAIN_COLUMNS)
 
 
 def _directory(out: Path) -> Path:

@@ -31,7 +31,8 @@ _DIRECT_DEADLINE_S = 10.0
 _FALL_BACK_DEADLINE_S = 15.0
 _RETURN_DEADLINE_S = 20.0
 _LOOK_EVERY_S = 0.1
-_HOME_AGENT, _DIRECT, _PLAIN = "home_agent", "direct", "plain_kernel"
+_HOME_AGENT, _DIRECT = "home_agent", "direct"
+_PLAIN, _PLAIN_LARGE = "plain_kernel", "plain_kernel_offloads"
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,9 @@ class Demo:
     def plain_kernel(self) -> None:
         """The yardstick, from the same run."""
         with PlainChain(self.options.name, self.logs) as chain:
-            self.facts.paths[_PLAIN] = PathFigures(**chain.measure())
+            self.facts.paths[_PLAIN_LARGE] = chain.measure()
+            chain.without_offloads()
+            self.facts.paths[_PLAIN] = chain.measure()
         self.say("measured plain kernel forwarding over the same hops")
 
     # --- helpers

@@ -19,12 +19,15 @@ _PATHS = (
     ("home_agent", "by the home agent"),
     ("direct", "direct"),
     ("plain_kernel", "plain kernel forwarding"),
+    ("plain_kernel_offloads", "the same with offloads"),
 )
 _SWITCHES = (
     ("to_direct", "home agent to direct"),
     ("fall_back", "direct path cut, to home agent"),
     ("return", "cut mended, to direct"),
 )
+# Of the data plane's own loss the reasons that are losses; the rest are totals.
+_LOSSES = ("socket_drops", "cut", "unrecorded", "send_errors", "port_errors")
 
 
 def write(facts: Facts, out: Path) -> Path:
@@ -70,6 +73,8 @@ def show(facts: Facts, console: Console) -> None:
     console.print(_paths_table(facts))
     console.print(_switch_table(facts))
     console.print(Panel(drawing(facts), title="who talks to whom", expand=False))
+    console.print(_own_loss_line(facts))
+    console.print("user traffic is not encrypted: RFC 6521 protects signalling only")
     for claim in facts.claims:
         mark = "[green]observed[/]" if claim.observed else "[bold red]NOT observed[/]"
         console.print(f"{mark}  {claim.text} [dim]({claim.evidence})[/]")
@@ -130,6 +135,15 @@ def _switch_table(facts: Facts) -> Table:
     first = _shown(facts.direct_path_s, "{:.3f} s")
     table.caption = f"from the first packet to the direct path, both directions: {first}"
     return table
+
+
+def _own_loss_line(facts: Facts) -> str:
+    lost = {
+        router: ", ".join(f"{name} {loss[name]}" for name in _LOSSES if loss.get(name))
+        for router, loss in facts.own_loss().items()
+    }
+    said = "; ".join(f"{router}: {text or 'none'}" for router, text in lost.items())
+    return f"lost by the routers themselves: {said or 'not known'}"
 
 
 def _switch_json(switch: Switch) -> dict[str, Any]:

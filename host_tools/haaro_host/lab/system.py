@@ -19,6 +19,7 @@ _TOOLS = {
     "nft": "nftables",
     "ping": "iputils-ping",
     "iperf3": "iperf3",
+    "ethtool": "ethtool",
 }
 TOOLS_FOR_UP = ("ip", "nft")
 TOOLS_FOR_DEMO = tuple(_TOOLS)
