@@ -1,5 +1,6 @@
 """The `haaro` command: one door to the home agent, the lab and the router's status."""
 
+import sys
 from importlib import import_module
 from importlib.metadata import version as package_version
 
@@ -11,23 +12,27 @@ app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_e
 app.add_typer(home_agent, name="ha")
 
 
-def _register(module: str, name: str, command: str) -> None:
-    """Add `command` from another part of the package; a part that is not installed is left out."""
-    try:
-        found = getattr(import_module(f"haaro_host.{module}"), name)
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("haaro_host"):
-            raise
-        return
-    if isinstance(found, typer.Typer):
-        app.add_typer(found, name=command)
-    else:
-        app.command(command)(found)
+# Command, module of haaro_host, name in it.
+_PARTS = (
+    ("status", "router_cli", "status"),
+    ("stop", "router_cli", "stop"),
+    ("lab", "lab.cli", "app"),
+)
 
 
-_register("router_cli", "status", "status")
-_register("router_cli", "stop", "stop")
-_register("lab.cli", "app", "lab")
+def _register_parts() -> None:
+    """Add the other parts' commands; a part that is not installed is left out."""
+    for command, module, name in _PARTS:
+        try:
+            found = getattr(import_module(f"haaro_host.{module}"), name, None)
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("haaro_host"):
+                raise
+            continue
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=command)
+        elif found is not None:
+            app.command(command)(found)
 
 
 def _version(wanted: bool) -> None:
@@ -47,4 +52,7 @@ def options(
 
 def main() -> None:
     """Console script entry."""
+    # The home agent is a daemon: it starts without what only the other commands need.
+    if sys.argv[1:2] != ["ha"]:
+        _register_parts()
     app()
