@@ -92,6 +92,8 @@ class HomeAgentNode:
             self.network.send(self, HOME_AGENT, 434, item.dst, item.dport, item.payload)
         while (packet := self.home_agent.poll_outside()) is not None:
             ip = ipv4.parse_ipv4(packet)
+            if ip.protocol != 17:
+                continue  # an ICMP error; nobody here wants it
             sport, dport, data = ipv4.parse_udp(packet, ip)
             self.network.send(self, ip.src, sport, ip.dst, dport, data)
         while self.home_agent.next_event() is not None:

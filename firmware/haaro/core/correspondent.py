@@ -311,7 +311,7 @@ class Correspondent:
         record = self._cache.get(message.home_address)
         for bad in message.invalid_networks:
             extensions.append_mobile_network_ack(
-                reply, extensions.MOBNET_INVALID_PREFIX_LEN, bad.plen, bad.prefix
+                reply, extensions.MOBNET_INVALID_PREFIX_LEN, bad.prefix, bad.plen
             )
         for prefix, plen in claim.networks if message.lifetime else ():
             valid = record is not None and record.valid_prefix(prefix, plen)

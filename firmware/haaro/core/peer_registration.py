@@ -234,7 +234,7 @@ class PeerRegistrations:
             return
         self._ctx.deadlines.clear("request", record.cr_hoa)
         state.pending = None
-        state.attempts = state.failures = 0
+        state.attempts = 0
         record.cr_coas = list(addresses.addresses)
         if self._home.nat or record.outbound_only:
             pairs = [(state.coa, coa) for coa in record.cr_coas]
@@ -265,6 +265,7 @@ class PeerRegistrations:
         first = not state.registered
         state.registered = True
         state.pre_accepted = False
+        state.failures = 0
         deadlines = self._ctx.deadlines
         deadlines.set("mr_expire", state.expires_at, record.cr_hoa)
         renew = min(_RENEW_MS, (state.expires_at - state.sent_at) // 2)

@@ -94,7 +94,6 @@ class Tunnels:
         if tunnel is None:
             tunnel = self._table[0] = Tunnel(0, self._ctx.settings.home_agent, False)
         tunnel.interval_ms = interval_ms
-        tunnel.answered_seq = tunnel.echo_seq
         if self._aim(tunnel, uplink, self._ctx.settings.home_agent, 434) or not tunnel.up:
             tunnel.up = True
             self._on_change(now, tunnel)

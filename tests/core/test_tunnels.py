@@ -1,0 +1,437 @@
+"""Keepalives, fallback to the home agent and return, NAT ports; captures decide what is direct."""
+
+import itertools
+
+import pytest
+
+from haaro.wire import ipv4, udp_tunnel
+from tests.core.helpers import (
+    COA_A,
+    COA_C,
+    COA_C2,
+    HOA_A,
+    HOA_B,
+    HOA_C,
+    HOST_A,
+    HOST_C,
+    LAN_C,
+    Lone,
+    ScriptedPeer,
+    Triangle,
+    snapshot,
+)
+
+
+def direct_user(world, since):
+    """User packets that went between the two care-of addresses."""
+    return [d for d in world.net.since(since, "user") if {d.src, d.dst} == {COA_A, COA_C}]
+
+
+@pytest.mark.parametrize("phase_ms", range(0, 1000, 125))
+def test_black_holed_direct_path_falls_back_within_five_seconds(phase_ms):
+    """F2 of the threats. R3.3.4-5 R3-i3 R3.3.4-i2"""
+    world = Triangle()
+    world.make_direct(world.c, world.a)
+    world.net.run(3000 + phase_ms)
+    world.net.cut(COA_A, COA_C)
+    took = world.net.run_until(
+        lambda: not world.a.is_direct(world.c) and not world.c.is_direct(world.a)
+    )
+    assert took <= 5000
+    start = world.net.now
+    sent, arrived = world.traffic(world.a, world.c, 5000)
+    assert arrived == {world.a: sent, world.c: sent}
+    assert direct_user(world, start) == []
+    assert "silent" in world.c.peer(world.a)["reason"]
+    assert world.c.peer(world.a)["path"] == "ha"
+
+
+def test_outage_seen_by_traffic_is_at_most_five_seconds_and_the_path_returns():
+    """F2 of the threats: nothing is lost when traffic moves back."""
+    world = Triangle()
+    world.make_direct(world.c, world.a)
+    world.traffic(world.a, world.c, 5000)
+    cut = world.net.cut(COA_A, COA_C)
+    start = world.net.now
+    _, arrived = world.traffic(world.a, world.c, 60_000)
+    for node in (world.a, world.c):
+        times = [start, *(t for t, _, _ in node.delivered if t > start)]
+        assert max(b - a for a, b in itertools.pairwise(times)) <= 5000
+        assert arrived[node] > 0
+    world.net.filters.remove(cut)
+    start = world.net.now
+    sent, arrived = world.traffic(world.a, world.c, 10_000)
+    assert arrived == {world.a: sent, world.c: sent}
+    assert world.both_direct(world.a, world.c)
+    first = direct_user(world, start)[0].time
+    assert first - start < 5000
+
+
+def test_no_packet_is_lost_when_traffic_moves_to_the_direct_tunnel():
+    """R3.3.4-3: a tunnel carries traffic only after a keepalive was answered."""
+    world = Triangle(delay_ms=25)
+    start = world.net.now
+    sent, arrived = world.traffic(world.c, world.a, 5000, step_ms=5)
+    assert arrived == {world.a: sent, world.c: sent}
+    assert world.both_direct(world.a, world.c)
+    assert len(direct_user(world, start)) > sent
+    assert not world.a.refused
+    assert not world.c.refused
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_silent_path_is_probed_every_two_seconds_while_wanted(wanted):
+    """R3.3.4-6"""
+    world = Triangle()
+    world.make_direct(world.c, world.a)
+    world.net.cut(COA_A, COA_C)
+    world.net.run(30_000)
+    start = world.net.now
+    for _ in range(60):
+        if wanted:
+            world.send(world.c, world.a)
+        world.net.run(1000)
+    times = [d.time for d in world.net.since(start, "keepalive") if d.src == COA_C]
+    times = [t for t in times if any(d.time == t and d.dst == COA_A for d in world.net.since(t))]
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    if wanted:
+        assert max(gaps) <= 2000
+    else:
+        assert max(gaps) <= 10_000
+        assert len(times) < 10
+
+
+def test_one_way_loss_is_noticed_at_both_ends():
+    """F4 of the threats: a one-way flow must not hide a dead path."""
+    world = Triangle()
+    world.make_direct(world.c, world.a)
+    world.net.run(3000)
+    world.net.filters.append(lambda d: (d.src, d.dst) == (COA_A, COA_C))
+    world.net.run_until(
+        lambda: not world.a.is_direct(world.c) and not world.c.is_direct(world.a), 5000
+    )
+
+
+def test_single_lost_keepalives_change_nothing():
+    world = Triangle()
+    world.make_direct(world.c, world.a)
+    world.net.run(3000)
+    count = itertools.count()
+    world.net.filters.append(
+        lambda d: d.kind == "keepalive" and COA_A in (d.src, d.dst) and next(count) % 5 == 0
+    )
+    for _ in range(300):
+        world.net.run(100)
+        assert world.both_direct(world.a, world.c)
+
+
+def test_keepalives_stay_under_the_maximum_rate():
+    """R3.3.4-6 R9-i1: MAX_UPDATE_RATE 5 a second, sent and answered."""
+    lone = Lone(direct_keepalive_ms=10).registered()
+    peer = ScriptedPeer(lone)
+    peer.establish()
+    start = lone.now
+    echo = ipv4.build_icmp_echo(HOA_C, HOA_A, False, 9, 9, b"")
+    answered = 0
+    for _ in range(1000):
+        answered += len([i for i in lone.packet(echo, 1) if i.tunnel == 1])
+        peer.answer_echo(lone.run(10))
+    own = [t for t, i in lone.sent if i.tunnel == 1 and t > start and i.payload[20] == 8]
+    assert answered <= 51
+    assert len(own) <= 51
+    assert lone.counter("keepalive_rate_limited") >= 900
+
+
+def test_period_is_the_configured_one():
+    """R3.3.4-5: default 1 s, far below 110 s."""
+    world = Triangle()
+    world.make_direct(world.c, world.a)
+    start = world.net.now
+    world.net.run(10_000)
+    echoes = [d for d in world.net.since(start, "keepalive") if (d.src, d.dst) == (COA_C, COA_A)]
+    assert 18 <= len(echoes) <= 22  # one echo and one answer a second
+
+
+@pytest.mark.parametrize("delay_ms", [200, 400, 700])
+def test_path_slower_than_the_keepalive_period_is_up_all_the_same(delay_ms):
+    """R3.3.4-5: answers count although a newer echo was sent."""
+    world = Triangle(register=False, delay_ms=delay_ms)
+    for node in (world.a, world.c):
+        node.attach(0, world.coas[node])
+    world.net.run(20_000)
+    for _ in range(60):
+        world.send(world.c, world.a)
+        world.net.run(1000)
+    assert world.both_direct(world.a, world.c)
+
+
+FORGED_ECHOES = [
+    lambda token, seq, ident: (HOA_C, True, ident, seq, bytes(8)),
+    lambda token, seq, ident: (HOA_C, True, ident ^ 1, seq, token),
+    lambda token, seq, ident: (HOA_C, True, ident, (seq + 1) & 0xFFFF, token),
+    lambda token, seq, ident: (HOA_C, True, ident, (seq - 1) & 0xFFFF, token),
+]
+
+
+@pytest.mark.parametrize("number", range(len(FORGED_ECHOES)))
+def test_forged_keepalive_answer_does_not_bring_the_tunnel_up(number):
+    lone = Lone().registered()
+    ScriptedPeer(lone).establish()
+    (item,) = lone.run(0)
+    ip = ipv4.parse_ipv4(item.payload)
+    _, ident, seq, token = ipv4.parse_icmp_echo(item.payload, ip)
+    src, reply, ident, seq, payload = FORGED_ECHOES[number](token, seq, ident)
+    before = snapshot(lone.router, lone.now)
+    lone.packet(ipv4.build_icmp_echo(src, HOA_A, reply, ident, seq, payload), 1)
+    assert lone.router.counters.as_dict() == {"keepalive_reply_unexpected": 1}
+    assert snapshot(lone.router, lone.now) == before
+
+
+def test_answer_counts_once():
+    lone = Lone().registered()
+    peer = ScriptedPeer(lone)
+    peer.establish()
+    items = lone.run(0)
+    peer.answer_echo(items)
+    assert lone.router.tunnels.get(1).up
+    peer.answer_echo(items)
+    assert lone.counter("keepalive_reply_unexpected") == 1
+
+
+def test_echo_of_another_address_or_from_another_outer_end_is_refused():
+    """A37: exact outer ends; keepalives only of the tunnel's peer."""
+    lone = Lone().registered()
+    ScriptedPeer(lone).establish()
+    lone.run(0)
+    before = snapshot(lone.router, lone.now)
+    lone.packet(ipv4.build_icmp_echo(HOA_B, HOA_A, False, 1, 1, b""), 1)
+    good = ipv4.build_icmp_echo(HOA_C, HOA_A, False, 1, 1, b"")
+    for src, sport in ((COA_C2, 434), (COA_C, 435)):
+        lone.router.receive_tunnelled(lone.now, 1, good, src, sport)
+    lone.router.receive_tunnelled(lone.now, 9, good, COA_C, 434)
+    lone.packet(ipv4.build_icmp_echo(HOA_C, HOA_B, False, 1, 1, b""), 1)
+    assert lone.drain() == []
+    assert lone.router.counters.as_dict() == {
+        "tunnelled_unexpected": 1,
+        "tunnel_source": 3,
+        "tunnelled_not_for_us": 1,
+    }
+    assert snapshot(lone.router, lone.now) == before
+
+
+# NAT: the tunnel's port is not the registration's
+
+
+class Nat:
+    """C sits behind an address translator: per destination port, one public address."""
+
+    PUBLIC = ipv4.address("203.0.113.200")
+
+    def __init__(self, world):
+        self.world = world
+        self.network = world.net
+        self.generation = 0
+        self.out = {}
+        self.back = {}
+        world.net.owners[self.PUBLIC] = self
+        real = world.net.send
+
+        def send(sender, src, sport, dst, dport, payload):
+            if sender is world.c:
+                key = (src, sport, dst, dport)
+                if key not in self.out:
+                    port = 20_000 + 100 * self.generation + len(self.out)
+                    self.out[key] = port
+                    self.back[(port, dst, dport)] = (src, sport)
+                real(self, self.PUBLIC, self.out[key], dst, dport, payload)
+            else:
+                real(sender, src, sport, dst, dport, payload)
+
+        world.net.send = send
+
+    def receive(self, datagram):
+        inside = self.back.get((datagram.dport, datagram.src, datagram.sport))
+        if inside is None:
+            datagram.dropped = "nat"
+            return
+        datagram.dst, datagram.dport = inside
+        self.world.c.receive(datagram)
+
+    def reboot(self):
+        """Forget every mapping; new ones get other ports."""
+        self.generation += 1
+        self.out, self.back = {}, {}
+
+
+def behind_nat():
+    world = Triangle(register=False)
+    nat = Nat(world)
+    for node in (world.a, world.b, world.c):
+        node.attach(0, world.coas[node])
+        world.net.run(2000)
+    return world, nat
+
+
+def test_router_behind_nat_reaches_one_that_is_not():
+    """R6.1-2 R6.1-1 R6.1-i4 R6.1-i2 R3.3.3-9 A37: another port than the request's is taken."""
+    world, nat = behind_nat()
+    assert world.c.router.status(0)["registration"]["nat"]
+    world.make_direct(world.c, world.a)
+    tunnel = world.a.router.tunnels.of_peer(HOA_C)
+    assert tunnel.remote == nat.PUBLIC
+    request = next(d for d in world.net.captured if d.kind == "request" and d.dst == HOA_A)
+    assert tunnel.remote_port not in (434, request.sport)
+    sent, arrived = world.traffic(world.a, world.c, 3000)
+    assert arrived == {world.a: sent, world.c: sent}
+    assert world.c.delivered[-1][1] == world.a.delivered[-1][1] == 1
+
+
+def test_new_nat_port_is_learnt_by_keepalives():
+    """F5 of the threats: within 5 s traffic flows by the home agent, then direct again."""
+    world, nat = behind_nat()
+    world.make_direct(world.c, world.a)
+    old = world.a.router.tunnels.of_peer(HOA_C).remote_port
+    nat.reboot()
+    world.c.router.registration.refresh(world.net.now + 1000)
+    world.traffic(world.a, world.c, 60_000)
+    assert world.both_direct(world.a, world.c)
+    assert world.a.router.tunnels.of_peer(HOA_C).remote_port != old
+
+
+def stray(lone, packet, src=COA_C, sport=40_000):
+    lone.router.receive_stray(lone.now, 0, src, sport, COA_A, udp_tunnel.TUNNEL_HEADER + packet)
+    return lone.drain()
+
+
+def test_stray_keepalive_is_answered_where_it_came_from_but_moves_nothing():
+    """A57 R6.1-2: the tunnel moves only to an end that answered our own echo."""
+    lone = Lone(mutual_registration=False).registered()
+    ScriptedPeer(lone).test().register()
+    echo = ipv4.build_icmp_echo(HOA_C, HOA_A, False, 3, 4, b"abc")
+    before = snapshot(lone.router, lone.now)
+    items = stray(lone, echo)
+    assert snapshot(lone.router, lone.now) == before
+    assert [(i.tunnel, i.dst, i.dport) for i in items] == [(-1, COA_C, 40_000)] * 2
+    parsed = []
+    for item in items:
+        packet = item.payload[4:]
+        assert item.payload[:4] == udp_tunnel.TUNNEL_HEADER
+        parsed.append(ipv4.parse_icmp_echo(packet, ipv4.parse_ipv4(packet)))
+    assert parsed[0] == (True, 3, 4, b"abc")
+    _, ident, seq, token = parsed[1]
+    for wrong in (
+        (ipv4.build_icmp_echo(HOA_C, HOA_A, True, ident, seq, bytes(8)), COA_C, 40_000),
+        (ipv4.build_icmp_echo(HOA_C, HOA_A, True, ident, seq, token), COA_C, 40_001),
+    ):
+        stray(lone, *wrong)
+        assert snapshot(lone.router, lone.now) == before
+    stray(lone, ipv4.build_icmp_echo(HOA_C, HOA_A, True, ident, seq, token))
+    tunnel = lone.router.tunnels.get(1)
+    assert (tunnel.remote, tunnel.remote_port, tunnel.up) == (COA_C, 40_000, True)
+    assert (*LAN_C, 1, -1) in lone.router.forwarding_table()[0]
+
+
+def test_stray_traffic_and_strangers_are_dropped():
+    """A57: keepalives and nothing else. D1 of the threats"""
+    lone = Lone(mutual_registration=False).registered()
+    ScriptedPeer(lone).test().register()
+    echo = ipv4.build_icmp_echo(HOA_C, HOA_A, False, 3, 4, b"abc")
+    before = snapshot(lone.router, lone.now)
+    assert stray(lone, ipv4.build_udp(HOST_C, HOST_A, 1, 2, b"x")) == []
+    assert stray(lone, echo, src=COA_C2) == []
+    assert stray(lone, ipv4.build_icmp_echo(HOA_B, HOA_A, False, 3, 4, b"")) == []
+    assert stray(lone, ipv4.build_icmp_echo(HOA_C, HOA_B, False, 3, 4, b"")) == []
+    assert lone.router.counters.as_dict() == {"stray_tunnel_data": 4}
+    for data in (b"", b"\x04", b"\x04\x2f\x00\x00" + echo, b"\x04\x04\x00\x00" + echo[:19]):
+        lone.router.receive_stray(lone.now, 0, COA_C, 40_000, COA_A, data)
+    assert lone.drain() == []
+    assert snapshot(lone.router, lone.now) == before
+
+
+def test_keepalive_from_the_authenticated_care_of_address_is_answered_too():
+    """A57 R6.1-3: two routers behind one NAT."""
+    private = ipv4.address("192.168.1.3")
+    lone = Lone(mutual_registration=False).registered()
+    peer = ScriptedPeer(lone, coa=ipv4.address("203.0.113.200")).test()
+    peer.register(care_of_address=private)
+    echo = ipv4.build_icmp_echo(HOA_C, HOA_A, False, 3, 4, b"abc")
+    items = stray(lone, echo, src=private, sport=434)
+    assert [(i.dst, i.dport) for i in items] == [(private, 434)] * 2
+
+
+def test_forged_stray_keepalive_cannot_steal_a_working_tunnel():
+    lone = Lone(mutual_registration=False).registered()
+    peer = ScriptedPeer(lone).test()
+    peer.register()
+    echo = ipv4.build_icmp_echo(HOA_C, HOA_A, False, 3, 4, b"abc")
+    peer.answer_echo(lone.packet(echo, 1) + lone.run(0))
+    assert lone.router.tunnels.get(1).up
+    lone.run(300)
+    items = stray(lone, echo)
+    assert len(items) == 1  # answered, not probed
+    assert lone.router.tunnels.get(1).remote_port == 434
+
+
+def test_uplink_down_takes_every_tunnel_out_of_use():
+    world = Triangle()
+    world.make_direct(world.c, world.a)
+    world.c.detach(0)
+    assert [r for r in world.c.routes if r[2] >= 0] == []
+    assert not world.c.is_direct(world.a)
+
+
+def test_flap_of_the_same_address_returns_to_the_direct_path():
+    world = Triangle()
+    world.make_direct(world.c, world.a)
+    world.net.run(5000)
+    world.c.detach(0)
+    world.net.run(1000)
+    world.c.attach(0, COA_C)
+    for _ in range(20):
+        world.send(world.c, world.a)
+        world.net.run(500)
+    assert world.both_direct(world.a, world.c)
+
+
+def test_home_agent_gone_for_long_leaves_the_direct_path_alive_until_its_lifetime():
+    """F13 of the threats. R3-i3"""
+    world = Triangle()
+    world.make_direct(world.c, world.a)
+    world.net.run(1000)
+    world.ha.silent = True
+    start = world.net.now
+    world.traffic(world.a, world.c, 200_000, step_ms=500)
+    assert world.both_direct(world.a, world.c)
+    world.net.run(3_000_000)
+    assert not world.a.is_direct(world.c)
+    requests = [d.time for d in world.net.since(start, "request") if d.src == COA_A]
+    last = [t for t in requests if t > start + 1_000_000]
+    assert min(b - a for a, b in itertools.pairwise(last)) >= 30_000
+    world.ha.silent = False
+    world.net.run(45_000)
+    for node in (world.a, world.c):
+        assert node.router.registration.registered
+    world.make_direct(world.c, world.a)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_both_routers_move_at_once(seed):
+    """R6.2-i1 F11 of the threats"""
+    world = Triangle(seed=seed)
+    world.make_direct(world.c, world.a)
+    world.net.run(3000)
+    world.a.detach(0)
+    world.c.detach(0)
+    world.net.run(100 * seed)
+    world.a.attach(0, ipv4.address("198.51.100.20"))
+    world.net.run(37 * seed)
+    world.c.attach(0, COA_C2)
+    for _ in range(120):
+        world.send(world.c, world.a)
+        world.send(world.a, world.c)
+        world.net.run(500)
+        if world.both_direct(world.a, world.c):
+            break
+    assert world.both_direct(world.a, world.c), world.net.diagram()
+    sent, arrived = world.traffic(world.a, world.c, 2000)
+    assert arrived == {world.a: sent, world.c: sent}
