@@ -119,10 +119,11 @@ class Lab:
         self.state.load()
         spaces = topology.existing(self.name)
         alive = self.state.alive()
+        whole = len(alive) == len(self.state.processes) or self.state.stage == "absent"
         return {
             "version": 1,
             "name": self.name,
-            "stage": self.state.stage,
+            "stage": self.state.stage if whole else "interrupted",
             "namespaces": spaces,
             "processes": {
                 key: {"pid": each.pid, "running": key in alive, "log": each.log}
