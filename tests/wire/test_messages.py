@@ -156,7 +156,7 @@ def test_udp_tunnel_reply_round_trip(code, forced, keepalive):
 
 
 def test_reserved_of_the_replies():
-    """RFC 3519 3.2, RFC 5177 4.2: set to zero, ignored on reception."""
+    """R5.1-2, R5.2-i1: also RFC 3519 3.2, RFC 5177 4.2; sent as zero, ignored on reception."""
     e = only(raw(44, b"\x40\x7f\xff\x01\x02", 0))
     assert (e.code, e.forced, e.keepalive, e.will_tunnel) == (64, False, 258, False)
     e = only(raw(148, b"\0\x10\xff\x0a\1\0\0", 1))
@@ -176,6 +176,14 @@ def test_reserved_of_the_replies():
         (lambda m: ext.append_revocation_support(m, False, 258), "8906 0000 00000102"),
         (lambda m: ext.append_revocation_support(m, True, 258), "8906 8000 00000102"),
         (lambda m: ext.append_nai(m, b"a@b"), "8303 614062"),
+        (lambda m: ext.append_route_optimization_capability(m, True, False), "9902 0180"),
+        (lambda m: ext.append_route_optimization_capability(m, False, True), "9902 0140"),
+        (lambda m: ext.append_route_optimization_capability(m, False, False, True), "9902 0110"),
+        (
+            lambda m: ext.append_route_optimization_capability(m, False, False, False, b"\1\2\3\4"),
+            "9906 0120 01020304",
+        ),
+        (lambda m: ext.append_route_optimization_reply(m, False, False, False, 16), "3102 0110"),
     ]
     for append, octets in built:
         out = bytearray()
@@ -205,6 +213,13 @@ def test_fixed_part_is_needed_whole(kind, fixed):
     """R5.6-i1, R5.7-i1, R5.8-i1, R5.9-i1: one octet less is truncated; other types are unknown."""
     assert message.parse(bytes([kind]) + bytes(fixed - 1)).type == kind
     assert reason(bytes([kind]) + bytes(fixed - 2)) == "message_truncated"
+
+
+def test_request_flags():
+    """R3.3.3-i1: the bits of RFC 5944 3.3 and T; D and T are what a mobile router sets."""
+    names = "SDMGrTx"
+    values = [getattr(registration, "FLAG_" + name) for name in names]
+    assert values == [0x80, 0x20, 0x10, 0x08, 0x04, 0x02, 0x01]
 
 
 def test_other_message_types_are_unknown():

@@ -27,7 +27,6 @@ ROUTE_OPTIMIZATION_CAPABILITY = const(153)
 
 MOBNET_INVALID_PREFIX_LEN = const(1)  # RFC 5177 4.2
 MOBNET_UNAUTHORIZED = const(2)
-MOBNET_FWDING_SETUP_FAILED = const(3)
 
 MAX_EXTENSIONS = const(128)  # more: the message is dropped; bounds the objects a datagram makes
 _FIRST_SKIPPABLE = const(128)

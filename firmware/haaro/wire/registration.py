@@ -24,7 +24,6 @@ REGISTRATION_REQUEST = const(1)
 REGISTRATION_REPLY = const(3)
 
 FLAG_S = const(0x80)
-FLAG_B = const(0x40)
 FLAG_D = const(0x20)
 FLAG_M = const(0x10)
 FLAG_G = const(0x08)
