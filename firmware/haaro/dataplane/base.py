@@ -18,8 +18,6 @@ A plane has:
   rx_packets(id), tx_packets(id), counters() -> dict, own_loss() -> dict, close()
 """
 
-from haaro.compat import const
-
 MAX_TUNNELS = 65
 MAX_HINTS = 256
 # Largest inner packet taken from a tunnel or from the LAN, octets.
@@ -92,8 +90,3 @@ OUT_TOO_BIG = 10
 IN_UNKNOWN_TUNNEL_END = 11
 IN_CONTROL_OVERFLOW = 22
 IN_STRAY_OVERFLOW = 23
-
-# Bits of a leaf's verdict above the tunnel id (bits 0-7) and the packet length (bits 8-23).
-HINTED = const(1 << 24)
-CONTROL = const(1 << 24)
-FRAGMENT = const(1 << 25)

@@ -4,8 +4,9 @@ Owns every check and rewrite a packet meets; touches buffers and small integers 
 allocates nothing. `leaves_viper` holds the same functions for ports with a code emitter, and
 `userspace` picks at import. All buffers are borrowed for the call. Offsets are octets.
 
-A verdict is negative (minus the index of a drop reason in `base.REASONS`) or tunnel id, length
-of the inner packet << 8, and the bits of `base`.
+A verdict is negative (minus the index of a drop reason in `base.REASONS`), or tunnel id, length
+of the inner packet << 8, and two bits: 1 << 24 HINTED (outbound) or CONTROL (inbound: it is for
+the control plane), 1 << 25 FRAGMENT (it does not fit and may be cut).
 """
 
 from haaro.compat import const

@@ -66,6 +66,17 @@ class Builder:
                 if sources[i][1] == plen:
                     self._paint(sources[i], _SOURCE)
 
+    def renew_ends(self, other, ends) -> None:
+        """Make the table of `other`, a Builder of the same size, with these tunnel ends instead."""
+        octets = other.entries * ENTRY
+        self._view[:octets] = other._view[:octets]
+        self.entries = other.entries
+        self.omitted = other.omitted
+        for at in range(_FLAGS, octets, ENTRY):
+            self.data[at] &= ~TUNNEL_END
+        for end in ends:
+            self._paint((end, 32, TUNNEL_END), _FLAGS)
+
     def _paint(self, row, field):
         data = self.data
         if (self.entries + 2) * ENTRY > len(data):

@@ -20,14 +20,12 @@ class UserspacePlane(Forwarder):
         super().__init__(batch, records, home_address)
         self._sockets = sockets
         self._networks = networks
-        self._routes: list = []
-        self._sources: list = []
         self._uplinks: dict = {}  # index: (interface, address)
         self._keys: list = [None] * MAX_TUNNELS  # (uplink, local, remote, port)
         self._poll = None
         self._built = table.Builder(built)
         self._aside = table.Builder(aside)
-        self._build()
+        self.swap([], [])
 
     @property
     def attention(self) -> bool:
@@ -56,7 +54,7 @@ class UserspacePlane(Forwarder):
         self._uplinks[index] = (interface, address)
         for pair in pairs:
             self._add_port(pair, index)
-        self._build()
+        self._renew_ends()
 
     def close_uplink(self, index: int) -> None:
         """Close the sockets of an uplink and of the tunnels over it."""
@@ -101,7 +99,7 @@ class UserspacePlane(Forwarder):
             state[at + base.SLOT_PORT] = remote_port >> 8
             state[at + base.SLOT_PORT + 1] = remote_port & 255
             state[at + base.SLOT_UPLINK] = uplink
-            self._build()
+            self._renew_ends()
         state[at + base.SLOT_MTU] = mtu >> 8
         state[at + base.SLOT_MTU + 1] = mtu & 255
         state[at + base.SLOT_PEER : at + base.SLOT_PEER + 4] = peer or remote
@@ -115,25 +113,31 @@ class UserspacePlane(Forwarder):
             self._keys[tunnel] = None
             self._send[tunnel].close()
             self._send[tunnel] = None
-            self._build()
+            self._renew_ends()
 
     def swap(self, routes: list, sources: list) -> None:
         """Forward by these tables from the next packet on (core Router.forwarding_table)."""
-        self._routes = routes
-        self._sources = sources
-        self._build()
+        self._aside.build(routes, sources, self._networks, self._home_address, self._ends())
+        self._use_aside()
 
-    def _build(self):
+    def _renew_ends(self):
+        self._aside.renew_ends(self._built, self._ends())
+        self._use_aside()
+
+    def _use_aside(self):
+        built = self._aside
+        self._aside = self._built
+        self._built = built
+        self._entries = built.entries
+        self._table = built.data
+
+    def _ends(self):
+        """Return the addresses a packet must not be tunnelled to: that would be recursion."""
         ends = [uplink[1] for uplink in self._uplinks.values()]
         for key in self._keys:
             if key and key[2] not in ends:
                 ends.append(key[2])
-        aside = self._aside
-        aside.build(self._routes, self._sources, self._networks, self._home_address, ends)
-        self._aside = self._built
-        self._built = aside
-        self._entries = aside.entries
-        self._table = aside.data
+        return ends
 
     def send(self, tunnel: int, packet: bytes) -> bool:
         """Send one inner packet of the control plane; False if that could not be done."""
@@ -153,6 +157,12 @@ class UserspacePlane(Forwarder):
     def next_stray(self) -> tuple | None:
         """Return (uplink, source, port, destination, UDP payload) of a keepalive of no tunnel."""
         return self._strays.pop(0) if self._strays else None
+
+    def counters(self) -> dict:
+        """Return {name: packets}; table_omitted counts prefixes that found no room."""
+        result = super().counters()
+        result["table_omitted"] = self._built.omitted
+        return result
 
     def close(self) -> None:
         """Close all sockets."""
