@@ -308,6 +308,28 @@ def test_a_gateway_router_takes_what_is_for_nobody_else():
     assert world.tunnel(udp(COA_B, HOST_A), COA_C) != []
 
 
+@pytest.mark.parametrize(
+    "src", [HOST_B, HOA_B, HOME, HA, address("192.0.2.200"), b"\xe0\0\0\1", b"\x7f\0\0\1"]
+)
+def test_a_gateway_router_may_not_use_what_is_somebodys(src):
+    """RFC 5177 10: 0.0.0.0/0 is no licence to send as another router or as home."""
+    world = World(lambda d: d["router"][2].update(prefixes=["0.0.0.0/0"]))
+    world.register_all()
+    dropped(world, world.tunnel(udp(src, HOST_A), COA_C), "inner_source")
+
+
+def test_nobody_can_push_another_router_out_of_its_tunnel_end(world):
+    """RFC 5177 10, threats R8: B registers from A's address and port, A's packets still count."""
+    world.now += 1000
+    world.register(hoa=HOA_B, coa=COA_B, src=COA_A, networks=["10.2.0.0/24"])
+    assert [t.dst for t in world.tunnel(udp(HOST_A, HOST_C))] == [COA_C]
+    assert [t.dst for t in world.tunnel(udp(HOST_B, HOST_C))] == [COA_C]
+    assert world.ha.is_shared_end(COA_A, 434)
+    dropped(world, world.tunnel(udp(HOST_C, HOST_C)), "inner_source")
+    echo = ipv4.build_icmp_echo(HOA_A, HA, False, 7, 9)
+    assert [t.dst for t in world.tunnel(echo)] == [COA_A]
+
+
 # --- size -----------------------------------------------------------------------------------------
 
 

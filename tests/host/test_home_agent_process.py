@@ -12,7 +12,7 @@ import pytest
 from haaro.wire import extensions, ipv4
 from haaro.wire.ipv4 import address
 from haaro.wire.udp_tunnel import TUNNEL_HEADER
-from haaro_host.home_agent.clock import stamp
+from haaro_host.home_agent.clock import difference, stamp
 from tests.host.home_agent_helpers import (
     COA_B,
     HA,
@@ -54,13 +54,15 @@ class Router:
         self.namespace = namespace
         self.src = src
         self.values = {"networks": ["10.1.0.0/24"], "capability": {}, **values}
-        self.last = 0
+        self.last = None
         self.ahead = 0
 
     def request(self):
         """Return a request with the next Identification."""
         now = stamp(time.time_ns() // 1_000_000 + NTP_UNIX_MS) + self.ahead
-        self.last = max(self.last + 1, now)
+        if self.last is not None and difference(now, self.last) <= 0:
+            now = self.last + 1
+        self.last = now % (1 << 64)
         return bytes(build_request(self.last.to_bytes(8, "big"), **self.values))
 
     def send(self, data, **more):
@@ -77,7 +79,7 @@ class Router:
                 return data, reply
             assert reply is not None and reply.code == 133
             ours = int.from_bytes(reply.identification, "big") + (1 << 32)
-            self.ahead += ours - self.last
+            self.ahead += difference(ours, self.last)
         raise AssertionError("not registered within two exchanges")
 
     def tunnel(self, packet, **more):
@@ -177,6 +179,39 @@ def test_kill_9_at_any_time_under_load_keeps_every_answered_registration(namespa
         assert again.wait_ready()["registered"] == 1
         assert router.send(answered, wait_s=DEADLINE_S).code == 133
         assert again.kill() == -9
+
+
+CLOCK = """
+import time as real
+from types import SimpleNamespace
+from pathlib import Path
+from haaro_host.home_agent import shell
+def time_ns():
+    return real.time_ns() + int(Path({file!r}).read_text()) * 10**9
+shell.time = SimpleNamespace(**{{**vars(real), "time_ns": time_ns}})
+"""
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600, -315_360_000, 315_360_000])
+def test_a_step_of_the_system_clock_keeps_bindings_and_costs_two_exchanges(
+    namespace, tmp_path, seconds
+):
+    """Threats R6, F9: the shell notices the step against the boot clock."""
+    write_config(tmp_path)
+    file = tmp_path / "offset"
+    file.write_text("0")
+    process = Process(namespace, tmp_path, CLOCK.format(file=str(file)))
+    process.wait_ready()
+    router, other = Router(namespace), router_b(namespace)
+    router.register()
+    file.write_text(str(seconds))
+    status = process.ask("status")
+    assert 290 <= status["routers"][0]["binding"]["expires_in_s"] <= 300
+    router.register()
+    other.register()
+    assert process.ask("status")["registered"] == 2
+    assert "clock was set by" in process.text()
+    process.terminate()
 
 
 def test_a_restart_keeps_the_tunnel_without_a_new_registration(namespace, tmp_path):

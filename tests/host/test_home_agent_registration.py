@@ -368,6 +368,22 @@ def test_a_legacy_router_without_route_optimisation_is_served():
     assert [type(e).__name__ for e in reply.extensions] == ["MobileNetworkAck"]
 
 
+def test_a_renewal_changes_the_lifetime_and_flags_but_no_table():
+    """RFC 5944 3.8.2.2: the binding lives on; whatever was cached for its tunnel stays valid."""
+    world = World()
+    world.register(networks=["10.1.0.0/24"])
+    generation, binding = world.ha.generation, world.ha.bindings[HOA_A]
+    world.advance(200)
+    world.register(networks=["10.1.0.0/24"], lifetime=60, capability={"outbound_only": True})
+    assert world.ha.generation == generation
+    assert world.ha.bindings[HOA_A] is binding
+    assert (binding.lifetime, binding.outbound_only, binding.advertise) == (60, True, True)
+    assert world.store.bindings() == [binding]
+    world.advance(61)
+    assert world.ha.bindings == {}
+    assert world.ha.generation > generation
+
+
 # --- mobile networks, RFC 5177 --------------------------------------------------------------------
 
 

@@ -31,3 +31,22 @@ class Binding:
     # Counted by the forwarding plane, not stored.
     rx_packets: int = field(default=0, compare=False)
     tx_packets: int = field(default=0, compare=False)
+
+    def same_tunnel(self, other: "Binding") -> bool:
+        """Tell whether `other` is forwarded in exactly the same way."""
+        return (
+            self.care_of_address == other.care_of_address
+            and self.source == other.source
+            and self.source_port == other.source_port
+            and self.encapsulation == other.encapsulation
+            and self.prefixes == other.prefixes
+        )
+
+    def renew(self, other: "Binding") -> None:
+        """Take over what a renewal may change without changing the tunnel."""
+        self.lifetime = other.lifetime
+        self.expires = other.expires
+        self.nat = other.nat
+        self.advertise = other.advertise
+        self.outbound_only = other.outbound_only
+        self.implicit = other.implicit

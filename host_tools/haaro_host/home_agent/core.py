@@ -62,7 +62,7 @@ class HomeAgent:
         """Take a UDP datagram that arrived at port 434 of `dst` from `src`:`sport`."""
         time = self._state.time(now)
         if data[:1] == b"\x04":
-            self._delivery.tunnel_data(now, self.binding_by_tunnel_end(src, sport), data)
+            self._delivery.tunnel_data(now, src, sport, data)
             return
         try:
             request = message.parse(data)
@@ -176,6 +176,10 @@ class HomeAgent:
     def binding_by_tunnel_end(self, src: bytes, sport: int) -> Binding | None:
         """Return the binding whose UDP tunnel ends exactly at `src`:`sport` (RFC 3519 4.3)."""
         return self._state.forwarding.by_tunnel_end(src, sport)
+
+    def is_shared_end(self, src: bytes, sport: int) -> bool:
+        """Tell whether several bindings have their tunnel end there; each packet then decides."""
+        return self._state.forwarding.is_shared_end(src, sport)
 
     def forward(self, now: int, packet: bytes, binding: Binding | None) -> Decision:
         """Decide on an inner packet from the tunnel of `binding`, or from outside (None).

@@ -63,7 +63,9 @@ class Delivery:
         """Return the largest inner packet that fits the tunnel of `binding` whole, in octets."""
         return self._state.config.mtu - OVERHEAD[binding.encapsulation]
 
-    def tunnel_data(self, now: int, binding: Binding | None, data: bytes) -> None:
+    def tunnel_data(self, now: int, src: bytes, sport: int, data: bytes) -> None:
+        """Take a MIP Tunnel Data message from `src`:`sport` (RFC 3519 3.3, 4.3)."""
+        binding = self._state.forwarding.by_tunnel_end(src, sport, data[16:20])
         if binding is None:
             self._state.drop("unknown_tunnel_end")
         elif len(data) < 4 or data[1] != ipv4.PROTOCOL_IPIP:

@@ -60,7 +60,7 @@ class Forwarding:
             for prefix in router.prefixes:
                 mobile[prefix] = _UNBOUND
         self._hosts: dict[bytes, Binding] = {}
-        self._ends: dict[tuple[bytes, int], Binding] = {}
+        self._ends: dict[tuple[bytes, int], list[Binding]] = {}
         self._ipip_ends: dict[bytes, Binding] = {}
         self._end_addresses: set[bytes] = set()
         self._sources: dict[bytes, _Prefixes] = {}
@@ -70,18 +70,36 @@ class Forwarding:
             for prefix in binding.prefixes:
                 mobile[prefix] = binding
             own: list[Prefix] = [(binding.home_address, 32), *binding.prefixes]
-            self._sources[binding.home_address] = _Prefixes((net, None) for net in own)
+            self._sources[binding.home_address] = _Prefixes(
+                (net, None) for net in own if net[1] > 0
+            )
             if binding.encapsulation == UDP:
-                self._ends[binding.source, binding.source_port] = binding
+                end = (binding.source, binding.source_port)
+                self._ends.setdefault(end, []).append(binding)
             else:
                 self._ipip_ends[binding.source] = binding
             self._end_addresses.update((binding.source, binding.care_of_address))
         self._default = mobile.pop((bytes(4), 0), None)
         self._mobile = _Prefixes(mobile.items())
 
-    def by_tunnel_end(self, source: bytes, port: int) -> Binding | None:
-        """Return the binding whose UDP tunnel ends exactly there (RFC 3519 4.3)."""
-        return self._ends.get((source, port))
+    def by_tunnel_end(self, source: bytes, port: int, inner_source: bytes = b"") -> Binding | None:
+        """Return the binding whose UDP tunnel ends exactly there (RFC 3519 4.3).
+
+        Where a router took over an end before the other's binding was over, it is the one that
+        `inner_source` (4 octets) belongs to, else the newest: nobody can push another one out.
+        """
+        bindings = self._ends.get((source, port))
+        if not bindings:
+            return None
+        if len(bindings) > 1 and len(inner_source) == 4:
+            for binding in bindings:
+                if self._may_send(binding, inner_source):
+                    return binding
+        return bindings[-1]
+
+    def is_shared_end(self, source: bytes, port: int) -> bool:
+        """Tell whether several bindings have their tunnel end there."""
+        return len(self._ends.get((source, port), ())) > 1
 
     def by_care_of_address(self, source: bytes) -> Binding | None:
         """Return the binding whose IP-in-IP tunnel ends at `source` (RFC 5177 7)."""
@@ -123,8 +141,7 @@ class Forwarding:
     def _from_tunnel(
         self, packet: bytes | bytearray | memoryview, src: bytes, dst: bytes, binding: Binding
     ) -> Decision:
-        source = int.from_bytes(src, "big")
-        if self._sources[binding.home_address].get(source) is _MISS or src == self._address:
+        if not self._may_send(binding, src):
             return ("drop", "inner_source")
         if dst == self._address:
             return LOCAL
@@ -149,6 +166,19 @@ class Forwarding:
         if self._default is not None and self._default is not binding:
             return ("tunnel", self._default)
         return OUTSIDE if self._forward_outside else ("drop", "outside_not_allowed")
+
+    def _may_send(self, binding: Binding, src: bytes) -> bool:
+        """RFC 5177 10: its home address, its networks; a gateway also what is nobody's."""
+        source = int.from_bytes(src, "big")
+        if self._sources[binding.home_address].get(source) is not _MISS:
+            return True
+        return (
+            binding is self._default
+            and src != self._address
+            and not not_unicast(src)
+            and not self.is_mobile(src)
+            and self._home.get(source) is _MISS
+        )
 
     def _from_outside(
         self, packet: bytes | bytearray | memoryview, src: bytes, dst: bytes

@@ -86,7 +86,8 @@ class Plane:
         self._outside = _End(None)
         self._ends = {}
         for binding in self._agent.bindings.values():
-            if binding.encapsulation == UDP:
+            shared = self._agent.is_shared_end(binding.source, binding.source_port)
+            if binding.encapsulation == UDP and not shared:
                 self._ends[text(binding.source), binding.source_port] = _End(binding)
 
     def on_udp(self) -> None:

@@ -232,22 +232,22 @@ class Registrar:
         self._write(
             lambda: self._state.store.accept(binding.home_address, request.identification, binding)
         )
-        old = self._state.bindings.pop(binding.home_address, None)
+        self._state.counters["registration_accepted"] += 1
+        old = self._state.bindings.get(binding.home_address)
+        if old is not None and old.same_tunnel(binding):
+            # The usual renewal: the same object, so that no table and no flow is made anew.
+            old.renew(binding)
+            return
         if old is not None:
             binding.rx_packets, binding.tx_packets = old.rx_packets, old.tx_packets
+            del self._state.bindings[binding.home_address]
         self._state.bindings[binding.home_address] = binding
-        self._state.counters["registration_accepted"] += 1
-        if old is None or (old.source, old.source_port, old.prefixes) != (
-            binding.source,
-            binding.source_port,
-            binding.prefixes,
-        ):
-            self._state.log(
-                "info",
-                f"router {router.name}: registered from {ipv4.text(binding.source)}"
-                f" port {binding.source_port}, {binding.encapsulation},"
-                f" lifetime {binding.lifetime} s",
-            )
+        self._state.log(
+            "info",
+            f"router {router.name}: registered from {ipv4.text(binding.source)}"
+            f" port {binding.source_port}, {binding.encapsulation},"
+            f" lifetime {binding.lifetime} s",
+        )
         self._state.rebuild()
 
     def _deregister(self, request: registration.RegistrationRequest, router: RouterConfig) -> None:

@@ -49,7 +49,10 @@ class State:
     """Everything that changes; see the module."""
 
     def __init__(self, config: Config, store: Store, random: Callable[[int], bytes]) -> None:
-        """Load bindings and Identifications from `store`."""
+        """Load bindings and Identifications from `store`.
+
+        `random` is kept for replay protection by nonces (RFC 5944 5.7.2); timestamps need none.
+        """
         self.config = config
         self.store = store
         self.random = random

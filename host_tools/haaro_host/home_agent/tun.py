@@ -10,6 +10,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ class Tun:
         try:
             request = struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI)
             fcntl.ioctl(self.fileno, _TUNSETIFF, request)
+            with suppress(OSError):  # only IPv4 comes this way; no router solicitations please
+                Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1\n")
             self._netlink = self._call(IPRoute)
             self._index = self._call(self._netlink.link_lookup, ifname=name)[0]
             self._call(
