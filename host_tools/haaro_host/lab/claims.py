@@ -146,7 +146,7 @@ def _conduct(facts: Facts, seen: Evidence) -> list[Claim]:
         Claim("every TCP transfer arrived unchanged (SHA-256 at both ends)",
               facts.all_hashes_match, hashes),
         Claim("no HoTI or HoT outside the HA tunnel, no CoTI or Request without the CoA as source",
-              not wrong, wrong[0] if wrong else f"{len(seen.messages)} messages"),
+              bool(seen.messages) and not wrong, wrong[0] if wrong else f"{len(seen.messages)} messages"),
         Claim("the internet's filter dropped nothing: no wrong source, no mobile prefix outside",
               bool(filtered) and not bad, str(bad) if bad else f"{len(filtered)} counters are 0"),
         Claim("the captures are complete",

@@ -31,6 +31,8 @@ _DIRECT_DEADLINE_S = 10.0
 _FALL_BACK_DEADLINE_S = 15.0
 _RETURN_DEADLINE_S = 20.0
 _LOOK_EVERY_S = 0.1
+_GOING_PACKETS = 1600
+_GOING_DEADLINE_S = 5.0
 _HOME_AGENT, _DIRECT = "home_agent", "direct"
 _PLAIN, _PLAIN_LARGE = "plain_kernel", "plain_kernel_offloads"
 
@@ -120,8 +122,7 @@ class Demo:
     def first_contact(self) -> None:
         """First packet from C to A, by the HA, to the direct path, with traffic running."""
         start = time.time() + _START_AHEAD_S
-        moving = Transfer(self.hosts, self.mover.host, self.peer.host, None,
-                          self.options.pace_mbit, "first-contact", start)  # fmt: skip
+        moving = self.transfer("first-contact", self.options.pace_mbit, start)
         probe = Probe(self.hosts, self.mover.host, self.peer.host, self.options.probe_rate, start)
         self._probe = probe
         self.say("C's host starts a TCP transfer to A's host, with a probe of "
@@ -137,7 +138,7 @@ class Demo:
             self._wait_probe(done + _SETTLE_S)
         finally:
             moving.stop()
-        self._note_transfer("first contact", moving)
+        self.note_transfer("first contact", moving)
         self._note_switch("to_direct", start, done + _SETTLE_S, done - first)
         self.say(f"[bold]direct tunnel up {done - first:.3f} s after the first packet; "
                  f"{self._lost('to_direct')} packets lost[/]")  # fmt: skip
@@ -157,7 +158,7 @@ class Demo:
             self._wait_probe(done + _SETTLE_S)
         finally:
             moving.stop()
-        self._note_transfer("fall back", moving)
+        self.note_transfer("fall back", moving)
         self._note_switch("fall_back", cut - _SETTLE_S, done + _SETTLE_S, done - cut)
         outage = self.facts.switches["fall_back"].outage_s
         self.say(f"[bold]fell back to the home agent by itself; outage {outage:.2f} s[/]")
@@ -174,7 +175,7 @@ class Demo:
             self._wait_probe(done + _SETTLE_S)
         finally:
             moving.stop()
-        self._note_transfer("return", moving)
+        self.note_transfer("return", moving)
         self._note_switch("return", mended, done + _SETTLE_S, done - mended)
         self.say(f"[bold]direct again {done - mended:.2f} s later; "
                  f"{self._lost('return')} packets lost[/]")  # fmt: skip
@@ -189,7 +190,7 @@ class Demo:
         stream = self.hosts.iperf_tcp(*ends, self.options.tcp_s)
         figures.tcp_mbit_s, figures.retransmits = stream["mbit_s"], int(stream["retransmits"])
         moving = Transfer(self.hosts, *ends, self.options.file_octets, None, f"file-{path}")
-        self._note_transfer(f"file, {path}", moving)
+        self.note_transfer(f"file, {path}", moving)
         figures.small_packets_per_s = self.hosts.iperf_small(*ends, self.options.small_s)
         self._spans.append((figures, since, time.time()))
         self.say(
@@ -210,6 +211,10 @@ class Demo:
     def ways(self) -> tuple[tuple[Office, Office], tuple[Office, Office]]:
         """Both directions between the two offices, the one that moves first first."""
         return (self.mover, self.peer), (self.peer, self.mover)
+
+    def transfer(self, label: str, mbit: float, at: float = 0.0) -> Transfer:
+        """A TCP transfer from the mover's host to its peer's, from the time `at` until stopped."""
+        return Transfer(self.hosts, self.mover.host, self.peer.host, None, mbit, label, at)
 
     def longest_silence(self, since: float, until: float) -> float:
         """Longest time in seconds without an arrival of the probe, the worse direction."""
@@ -279,15 +284,14 @@ class Demo:
     def _moving(self, label: str) -> Transfer:
         """A paced TCP transfer that runs when this returns."""
         before = self._direct_or_not()
-        moving = Transfer(self.hosts, self.mover.host, self.peer.host, None,
-                          self.options.pace_mbit, label)  # fmt: skip
-        # The probe is 250 packets a second: 500 more than it alone can be within the deadline.
-        enough = before + 800
+        moving = self.transfer(label, self.options.pace_mbit)
+        # So many packets in so short a time are not the probe's.
+        enough = before + _GOING_PACKETS
 
         def condition() -> bool:
             return self._direct_or_not() >= enough
 
-        if not processes.wait_until(condition, 10.0, _LOOK_EVERY_S):
+        if not processes.wait_until(condition, _GOING_DEADLINE_S, _LOOK_EVERY_S):
             moving.kill()
             raise LabError(f"the transfer {label} does not get going")
         return moving
@@ -329,7 +333,8 @@ class Demo:
         starts, _ = self.facts.direct_spans[-1]
         self.facts.direct_spans[-1] = starts, at
 
-    def _note_transfer(self, label: str, moving: Transfer) -> None:
+    def note_transfer(self, label: str, moving: Transfer) -> None:
+        """Wait for both ends of a transfer and remember whether they agree. Raises LabError."""
         result = moving.result()
         self.facts.transfers.append(
             {

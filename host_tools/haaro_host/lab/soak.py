@@ -26,6 +26,10 @@ _SAMPLE_EVERY_S = 30.0
 _SILENCE_LIMIT_S = 1.0
 _WANTED_RENEWALS = 2
 _STATE_LIMIT = 48 * 1024
+_SETTLED_S = 120.0
+# A list or dict that grows once by doubling is not growth; a leak over minutes is more than this.
+_GROWTH_LIMIT = 1024
+_PACE_MBIT = 2.0
 
 
 @dataclass
@@ -45,7 +49,12 @@ class Soak:
             with demo.running():
                 demo.first_contact()
                 since = max(demo.facts.direct_spans[0][0].values())
-                self._hold(demo)
+                moving = demo.transfer("soak", _PACE_MBIT)
+                try:
+                    self._hold(demo)
+                finally:
+                    moving.stop()
+                demo.note_transfer("soak", moving)
                 until = time.time()
                 gap = demo.longest_silence(since + 2.0, until)
             self._judge(demo, since, until, gap)
@@ -112,10 +121,22 @@ class Soak:
             Claim("the internet's filter dropped nothing", not bad, str(bad)),
             Claim("the captures are complete", demo.facts.recorded.get("dropped") == 0,
                   str(demo.facts.recorded)),
+            Claim("the TCP transfer arrived unchanged (SHA-256 at both ends)",
+                  demo.facts.all_hashes_match, f"{len(demo.facts.transfers)} transfers"),
             Claim(f"router state stays within {_STATE_LIMIT} octets of heap",
                   bool(states) and max(states) <= _STATE_LIMIT,
                   f"largest {max(states, default=0)}"),
+            Claim("router state does not grow after the first two minutes",
+                  all(value <= _GROWTH_LIMIT for value in self._growth().values()),
+                  f"grown by {self._growth() or 'unknown: shorter than that'}"),
         ]  # fmt: skip
+
+    def _growth(self) -> dict[str, int]:
+        """{router: octets of state more at the end than after two minutes}."""
+        settled = [sample["heap"] for sample in self.samples if sample["at_s"] >= _SETTLED_S]
+        if not settled:
+            return {}
+        return {name: settled[-1][name]["state"] - settled[0][name]["state"] for name in settled[0]}
 
     def _as_json(self, demo: Demo, ok: bool) -> dict[str, Any]:
         return {
@@ -123,6 +144,8 @@ class Soak:
             "ok": ok,
             "minutes": self.minutes,
             "direct_path_s": demo.facts.direct_path_s,
+            "transfers": demo.facts.transfers,
+            "state_growth_bytes": self._growth(),
             "samples": self.samples,
             "router_own_loss": demo.facts.own_loss(),
             "recorded": demo.facts.recorded,
