@@ -138,6 +138,7 @@ def _switches(facts: Facts) -> list[Claim]:
 
 def _conduct(facts: Facts, seen: Evidence) -> list[Claim]:
     wrong = seen.violations()
+    messages = len(seen.messages)
     filtered = topology.filtered(facts.filter)
     bad = {key: value for key, value in filtered.items() if value}
     hashes = f"{len(facts.transfers)} transfers"
@@ -146,7 +147,7 @@ def _conduct(facts: Facts, seen: Evidence) -> list[Claim]:
         Claim("every TCP transfer arrived unchanged (SHA-256 at both ends)",
               facts.all_hashes_match, hashes),
         Claim("no HoTI or HoT outside the HA tunnel, no CoTI or Request without the CoA as source",
-              bool(seen.messages) and not wrong, wrong[0] if wrong else f"{len(seen.messages)} messages"),
+              messages > 0 and not wrong, wrong[0] if wrong else f"{messages} messages"),
         Claim("the internet's filter dropped nothing: no wrong source, no mobile prefix outside",
               bool(filtered) and not bad, str(bad) if bad else f"{len(filtered)} counters are 0"),
         Claim("the captures are complete",

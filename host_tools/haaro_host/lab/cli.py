@@ -21,13 +21,19 @@ from haaro_host.lab.lab import Lab
 from haaro_host.lab.soak import Soak
 from haaro_host.lab.system import LabError
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(no_args_is_help=True)
 
 _NAME = typer.Option(plan.DEFAULT_NAME, "--name", help="prefix of the namespaces: NAME-a, ...")
 _OUT_DEMO = typer.Option(Path("build/demo"), help="directory for report, captures and logs")
 _OUT_SOAK = typer.Option(Path("build/soak"), help="directory for soak.json, captures and logs")
 _SOAK_MINUTES = 10.0
 _PLAIN_COLUMNS = 130
+
+
+@app.callback()
+def everything() -> None:
+    """The offices, the home agent and the internet in namespaces of this machine."""
+    system.widen_path()
 
 
 @app.command()
@@ -68,7 +74,7 @@ def execute(
     with _explained():
         _prepared()
         lab = Lab(name)
-        words = lab.inside(node, command)
+        words = lab.inside(node, command[1:] if command[0] == "--" else command)
         if lab.state.stage == "absent":
             raise LabError(f"the lab {name!r} is not up; `haaro lab up` builds it")
     sys.stdout.flush()

@@ -72,7 +72,8 @@ def show(facts: Facts, console: Console) -> None:
     """Print the tables, the drawing and every claim."""
     console.print(_paths_table(facts))
     console.print(_switch_table(facts))
-    console.print(Panel(drawing(facts), title="who talks to whom", expand=False))
+    console.print(Panel(drawing(facts), title="who talks to whom",
+                        subtitle="captured packets", expand=False))  # fmt: skip
     console.print(_own_loss_line(facts))
     console.print("user traffic is not encrypted: RFC 6521 protects signalling only")
     for claim in facts.claims:

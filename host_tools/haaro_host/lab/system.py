@@ -23,6 +23,7 @@ _TOOLS = {
 }
 TOOLS_FOR_UP = ("ip", "nft")
 TOOLS_FOR_DEMO = tuple(_TOOLS)
+_TUN = "/dev/net/tun"
 _RUN_MARK = Path("/run/.haaro-lab-tmpfs")
 
 
@@ -114,9 +115,18 @@ def explain_privileges() -> str:
     )
 
 
+def widen_path() -> None:
+    """Look into sbin too, where Debian keeps `ip` and `nft` and not every user's PATH leads."""
+    known = os.environ.get("PATH", "").split(":")
+    more = [each for each in ("/usr/local/sbin", "/usr/sbin", "/sbin") if each not in known]
+    os.environ["PATH"] = ":".join([*known, *more])
+
+
 def require(tools: Sequence[str]) -> None:
     """Raise LabError that names everything missing for `tools` and the privileges."""
     problems = [f"missing: {line}" for line in missing(tools)]
+    if not os.access(_TUN, os.R_OK | os.W_OK):
+        problems.append(f"missing: {_TUN}, open for reading and writing (the home agent's tunnel)")
     if not has_privileges():
         problems.append(explain_privileges())
     if problems:
