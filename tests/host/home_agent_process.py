@@ -83,7 +83,7 @@ class Namespace:
         user = ["-U", "--preserve-credentials"] if self._user else []
         return ["nsenter", "-t", str(self._helper.pid), *user, "-n", *argv]
 
-    def exchange(self, data, src="198.51.100.10", sport=434, wait_s=5.0, expect=1):
+    def exchange(self, data, src="198.51.100.10", sport=434, wait_s=DEADLINE_S, expect=1):
         """Send `data` from `src`:`sport` to the home agent; return `expect` answers or fewer."""
         request = {"src": src, "sport": sport, "data": data.hex(), "wait_s": wait_s, "n": expect}
         self._helper.stdin.write(json.dumps(request) + "\n")

@@ -107,6 +107,9 @@ def test_a_wrong_authenticator_is_answered_with_131_only_by_policy():
     assert len(sent[0].payload) <= len(world.request())
     assert world.ha.counters["bad_authenticator"] == 1
     assert world.ha.bindings == {}
+    answers = sum(len(world.send(world.request(key=bytes(32)))) for _ in range(100))
+    assert answers < 10
+    assert world.register().code == 0
 
 
 def test_extensions_after_the_authenticator_are_not_acted_upon():
@@ -311,6 +314,15 @@ def test_deregistration_of_another_care_of_address_leaves_the_binding():
     assert parse_reply(world.send(late)[0].payload).code == 0
     assert world.ha.bindings[HOA_A].care_of_address == COA_A
     assert parse_reply(world.send(late)[0].payload).code == 133
+
+
+def test_deregistration_without_a_binding_is_a_success():
+    """RFC 5944 3.8.2.2: nothing to delete; the Identification counts all the same."""
+    world = World()
+    data = world.request(lifetime=0)
+    assert parse_reply(world.send(data)[0].payload).code == 0
+    assert parse_reply(world.send(data)[0].payload).code == 133
+    assert world.store.identifications() == {HOA_A: identification(world)}
 
 
 def test_deregistration_at_home_removes_all():
