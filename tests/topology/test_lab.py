@@ -114,6 +114,24 @@ def test_keys_are_random_and_private(wired: Lab) -> None:
     assert secret.read_text() != before
 
 
+def test_exec_runs_in_the_node_and_gives_back_its_exit_status(wired: Lab) -> None:
+    """`lab exec` is the command itself; a wrong node is refused with those that exist."""
+    haaro = [*system.haaro_command(), "lab", "exec", "--name", NAME]
+    words = ["ch", "--", "sh", "-c", "ip -br -4 addr; exit 7"]
+    done = subprocess.run([*haaro, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 7
+    assert plan.office("c").lan_host in done.stdout
+    refused = subprocess.run([*haaro, "d", "true"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "no node 'd' in the lab: there are inet, ha, hq, a" in refused.stderr
+
+
+def test_a_name_that_cannot_prefix_a_namespace_is_refused() -> None:
+    """The message says what is allowed."""
+    with pytest.raises(ValueError, match="allowed are a letter, then up to 23 of a-z"):
+        Lab("no/such")
+
+
 def test_up_and_down_work_without_root_in_a_user_namespace(privileged: None) -> None:
     """The whole lab comes up and goes inside `unshare -Urnm`."""
     if not system.user_namespaces_allowed():
