@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 BUILD := build
 
-# Debian keeps ip, nft, tcpdump and ethtool in sbin, which is not on every user's PATH.
+# Debian keeps ip, nft, sysctl and ethtool in sbin, which is not on every user's PATH.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \

@@ -21,12 +21,11 @@ check() {
         return
     fi
     need ip iproute2
-    need tc iproute2
     need nft nftables
     need iperf3 iperf3
-    need tcpdump tcpdump
     need ethtool ethtool
     need ping iputils-ping
+    need sysctl procps
     need unshare util-linux
     missing=${missing# }
 }

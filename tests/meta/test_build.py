@@ -6,9 +6,11 @@ import tomllib
 
 import pytest
 
+from haaro_host.lab import system
 from tests.meta import mpy_size
 from tests.meta.repository import FIRMWARE, ROOT
 
+PACKAGES = "iproute2 nftables iperf3 ethtool iputils-ping procps util-linux"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -63,7 +65,7 @@ def empty_path(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "packages"),
     [
-        ([], "iproute2 nftables iperf3 tcpdump ethtool iputils-ping util-linux"),
+        ([], PACKAGES),
         (["/nonexistent/python3"], "python3-venv"),
     ],
 )
@@ -87,3 +89,7 @@ def test_the_size_table_follows_imports_inside_functions():
     names = {path.relative_to(FIRMWARE).as_posix() for path in files}
     assert {"main.py", "haaro/__init__.py", "haaro/shell/loop.py", "haaro/wire/ipv4.py"} <= names
     assert computed == []
+
+
+def test_setup_installs_what_the_lab_asks_for():
+    assert set(system._TOOLS.values()) <= set(PACKAGES.split())
