@@ -127,6 +127,24 @@ def test_equal_prefix_bits_are_sent_as_a_delta():
     assert data == bytes.fromhex("40 c0000281 18 0a0100 01 61 07 6578616d706c65 00 98 01 82 00")
 
 
+def test_prefixes_of_a_router_are_ordered_to_save_space():
+    """R4.1-i4: whatever the order of registration, neighbours become deltas of one octet."""
+    sizes = set()
+    for order in ([0, 8, 1, 9, 2], [9, 0, 8, 2, 1], [0, 1, 2, 8, 9]):
+        nets = [f"10.{n // 8 + 1}.{n % 8}.0/24" for n in order]
+
+        def change(document, nets=nets):
+            document["router"][0]["prefixes"] = nets
+            document["router"][1]["prefixes"] = []
+
+        world = World(change)
+        world.register(networks=nets, capability={})
+        reply = world.register(hoa=HOA_B, coa=COA_B, capability={})
+        sizes.add(len(reply.find(extensions.PrefixAdvertisement).data))
+        assert sorted(advertised(reply)[0][2]) == advertised(reply)[0][2]
+    assert len(sizes) == 1
+
+
 def test_only_with_r_is_there_an_advertisement(world):
     """R3.1.1-i1, R5.1-3, R5.5-i1."""
     reply = world.register(capability={"request": False})

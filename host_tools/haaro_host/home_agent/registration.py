@@ -186,11 +186,12 @@ def append_advertisement(
     """
     eligible = []
     for binding in bindings:
-        router = config.routers.get(binding.home_address)
-        if router and binding.advertise and binding.home_address != requester:
+        router = config.routers[binding.home_address]
+        if binding.advertise and binding.home_address != requester:
             first = capability.solicit and binding.home_address == capability.home_address
             order = (not first, router.priority, binding.home_address)
-            networks = [(prefix, plen, router.realm) for prefix, plen in binding.prefixes]
+            # Neighbours side by side: most need one octet then (RFC 6521 4.1).
+            networks = [(prefix, plen, router.realm) for prefix, plen in sorted(binding.prefixes)]
             eligible.append((order, (binding.home_address, binding.outbound_only, networks)))
     eligible.sort(key=lambda entry: entry[0])
     signature = bytearray()
