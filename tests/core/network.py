@@ -221,6 +221,7 @@ class Network:
         self._rng = random.Random(f"{seed}-net")
         self._queue = []
         self._order = 0
+        self._turns = 0
 
     def ntp_ms(self, now):
         return NTP_2026_MS + now
@@ -264,6 +265,8 @@ class Network:
         return min(times) if times else None
 
     def _turn(self, when):
+        self._turns = self._turns + 1 if when <= self.now else 0
+        assert self._turns < 5000, "time stands still"
         self.now = max(self.now, when)
         while self._queue and self._queue[0][0] <= self.now:
             datagram = heapq.heappop(self._queue)[2]

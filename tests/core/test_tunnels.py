@@ -380,6 +380,50 @@ def test_uplink_down_takes_every_tunnel_out_of_use():
     assert not world.c.is_direct(world.a)
 
 
+def test_mtu_of_the_uplink_is_that_of_its_tunnels_less_the_outer_headers():
+    lone = Lone().registered()
+    lone.router.uplink_changed(lone.now, 0, True, COA_A, None, 1400)
+    lone.events.clear()
+    lone.drain()
+    assert lone.router.tunnels.get(0).mtu == 1368
+    assert ("tunnel", 0) in lone.events
+
+
+@pytest.mark.parametrize("at_ms", [140_000, 152_000, 156_000, 160_000, 165_000])
+def test_renewal_due_while_the_uplink_is_down_is_made_up_for(at_ms):
+    """R3.3.6-7: the uplink comes back with the same address."""
+    world = Triangle()
+    world.make_direct(world.c, world.a)
+    world.traffic(world.a, world.c, at_ms, step_ms=1000)
+    world.c.detach(0)
+    world.net.run(30_000)
+    world.c.attach(0, COA_C)
+    world.net.run(5000)
+    world.traffic(world.a, world.c, 30_000, step_ms=500)
+    assert world.both_direct(world.a, world.c)
+    sent, arrived = world.traffic(world.a, world.c, 700_000, step_ms=1000)
+    assert arrived == {world.a: sent, world.c: sent}
+    assert world.both_direct(world.a, world.c)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_handover_whose_partial_return_routability_fails_leaves_nothing_behind(wanted):
+    """R3.1.2-2 R3.3.6-9"""
+    world = Triangle(settings=None)
+    world.make_direct(world.c, world.a)
+    world.net.run(2000)
+    world.net.filters.append(lambda d: d.kind == "cot")
+    world.c.attach(0, COA_C2)
+    for _ in range(900):
+        world.net.run(1000)
+        if wanted:
+            assert world.send(world.c, world.a) in (0, None)
+    if not wanted:
+        assert [t for t in world.c.router.tunnels.all() if t.direct] == []
+    world.net.filters.clear()
+    world.make_direct(world.c, world.a)
+
+
 def test_flap_of_the_same_address_returns_to_the_direct_path():
     world = Triangle()
     world.make_direct(world.c, world.a)

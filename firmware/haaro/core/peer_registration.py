@@ -24,6 +24,7 @@ _FRESH_MS = const(210000)  # asks for new tokens whatever is left
 _UNANSWERED_TRIES = const(3)
 _GRACE_MS = const(3000)  # RFC 6521 3.3.6: for packets in flight
 _M32 = 0xFFFFFFFF
+_TIMERS = ("request", "retry", "renew", "mr_expire", "mutual")
 
 
 class PeerRegistrations:
@@ -57,19 +58,16 @@ class PeerRegistrations:
         if record.outbound_only and (ctx.settings.outbound_only or self._home.nat):
             record.obstacle = "both routers can only open outgoing connections"
             return
-        self._start_rr(now, record, uplink, _TOKEN_MARGIN_MS)
+        self._rr.start(now, record, uplink, _TOKEN_MARGIN_MS)
 
     def traffic_wanted(self, now: int, record) -> None:
         """A packet from an own network to this CR went by the home agent (RFC 6521 3.3.1)."""
-        record.wanted_until = now + _WANTED_MS
+        retry_at = record.registration.retry_at if record.registration is not None else now
+        record.wanted_until = max(now, retry_at) + _WANTED_MS
         tunnel = self._tunnels.of_peer(record.cr_hoa)
         if tunnel is not None:
             self._tunnels.want(now, tunnel)
         self.want(now, record)
-
-    def _start_rr(self, now: int, record, uplink, min_left_ms: int) -> None:
-        record.registration.rr_at = now
-        self._rr.start(now, record, uplink, min_left_ms)
 
     def rr_done(self, now: int, record, ok: bool) -> None:
         """Return routability ended; with tokens the request goes out at once."""
@@ -84,7 +82,7 @@ class PeerRegistrations:
         self._ctx.deadlines.clear("request", record.cr_hoa)
         wait = backoff_ms(self._ctx.random, state.failures)
         state.failures += 1
-        state.retry_at = max(now, state.rr_at + wait)
+        state.retry_at = now + wait
         self._ctx.deadlines.set("retry", state.retry_at, record.cr_hoa)
 
     def handle_timer(self, now: int, kind: str, record) -> None:
@@ -101,6 +99,8 @@ class PeerRegistrations:
                 self._renew(now, record)
             elif now < record.wanted_until or record.binding is not None:
                 self.want(now, record)
+            else:
+                self.forget(now, record)
         elif kind == "renew":
             self._renew(now, record)
         elif kind == "mr_expire":
@@ -134,9 +134,11 @@ class PeerRegistrations:
         if idle_ms and tunnel is not None and now - tunnel.traffic_at > idle_ms:
             self._ctx.log(f"direct path to {ipv4.text(record.cr_hoa)} is idle; given up")
             self.deregister(now, record)
-        elif uplink is not None and record.return_routability is None:
+        elif uplink is None:
+            self._retry_later(now, record)
+        elif record.return_routability is None:
             record.registration.attempts = 0
-            self._start_rr(now, record, uplink, _FRESH_MS)
+            self._rr.start(now, record, uplink, _FRESH_MS)
 
     def _mutual_timer(self, now: int, record, state) -> None:
         if state.pre_accepted and record.binding is None:
@@ -154,6 +156,7 @@ class PeerRegistrations:
         state = record.registration
         uplink = self._ctx.uplink()
         if uplink is None:
+            self._retry_later(now, record)
             return
         if now < state.sent_at + _MIN_GAP_MS:
             state.pending = None
@@ -164,7 +167,7 @@ class PeerRegistrations:
             record.home_token_left(now) and record.care_of_token_left(now, coa)
         ):
             state.pending = None
-            self._start_rr(now, record, uplink, _TOKEN_MARGIN_MS)
+            self._rr.start(now, record, uplink, _TOKEN_MARGIN_MS)
             return
         self._ctx.deadlines.set(
             "request", now + backoff_ms(self._ctx.random, state.attempts), record.cr_hoa
@@ -315,7 +318,7 @@ class PeerRegistrations:
     def forget(self, now: int, record) -> None:
         """Our registration is over: without the peer's own, the tunnel goes too."""
         self._rr.abort(record)
-        for kind in ("request", "retry", "renew", "mr_expire", "mutual"):
+        for kind in _TIMERS:
             self._ctx.deadlines.clear(kind, record.cr_hoa)
         state = record.registration
         if state is not None:
@@ -359,8 +362,9 @@ class PeerRegistrations:
             state.pending = None
             state.registered = state.pre_accepted = False
             state.attempts = state.failures = state.retry_at = 0
-            self._ctx.deadlines.clear("request", record.cr_hoa)
-            self._start_rr(now, record, uplink, _TOKEN_MARGIN_MS)
+            for kind in _TIMERS:
+                self._ctx.deadlines.clear(kind, record.cr_hoa)
+            self._rr.start(now, record, uplink, _TOKEN_MARGIN_MS)
 
 
 wire_accepted = (wire.ACCEPTED, wire.ACCEPTED_NO_SIMULTANEOUS, wire.CONCURRENT)

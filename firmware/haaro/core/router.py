@@ -183,6 +183,7 @@ class Router:
         link.mtu = mtu
         if up and address:
             link.address = address
+        self.tunnels.mtu_changed(link)
         best = ctx.uplink()
         home = self.tunnels.get(0)
         if best is not None and not ctx.stopping:

@@ -148,6 +148,13 @@ class Tunnels:
         self._ctx.queues.routes()
         return True
 
+    def mtu_changed(self, uplink) -> None:
+        """The uplink's MTU is another one: the tunnels over it follow."""
+        for tunnel in self.all():
+            if tunnel.uplink == uplink.index and tunnel.mtu != uplink.mtu - _OVERHEAD:
+                tunnel.mtu = uplink.mtu - _OVERHEAD
+                self._ctx.queues.tunnel(tunnel.id)
+
     def lost_uplink(self, now: int, index: int) -> None:
         """Take every tunnel over uplink `index` out of use; its ends stay until retargeted."""
         for tunnel in self.all():
