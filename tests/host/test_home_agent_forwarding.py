@@ -16,6 +16,7 @@ from tests.host.home_agent_helpers import (
     HA,
     HOA_A,
     HOA_B,
+    HOA_C,
     World,
 )
 
@@ -204,7 +205,7 @@ def test_nothing_but_an_echo_is_taken_at_the_home_agents_own_address(world):
     """RFC 3519 4.7: signalling is never tunnelled."""
     for packet, counter in (
         (udp(HOA_A, HA, 434, 434, bytes(world.request())), "local_not_echo"),
-        (ipv4.build_icmp_echo(HOA_A, HA, True, 7, 9), "local_not_echo"),
+        (ipv4.build_icmp_error(HOA_A, 3, 1, 0, udp(HA, HOA_A)), "local_not_echo"),
         (ipv4.build_icmp_echo(HOA_A, HA, False, 7, 9)[:-2], "inner_length"),
         (ipv4.build_icmp_echo(HOA_A, HA, False, 7, 9)[:-2] + b"zz", "local_icmp_checksum"),
     ):
@@ -291,9 +292,12 @@ def test_mobile_sources_do_not_come_from_outside(world, src):
 
 
 def test_the_home_agents_own_packets_reach_the_routers(world):
-    """The operator's ping from the home agent itself."""
+    """The operator's ping from the home agent itself, there and back."""
     echo = ipv4.build_icmp_echo(HA, HOA_A, False, 1, 1)
     assert [t.dst for t in world.from_outside(echo)] == [COA_A]
+    reply = ipv4.build_icmp_echo(HOA_A, HA, True, 1, 1)
+    assert world.tunnel(reply) == []
+    assert world.outside() == [reply]
 
 
 def test_a_gateway_router_takes_what_is_for_nobody_else():
@@ -325,9 +329,48 @@ def test_nobody_can_push_another_router_out_of_its_tunnel_end(world):
     assert [t.dst for t in world.tunnel(udp(HOST_A, HOST_C))] == [COA_C]
     assert [t.dst for t in world.tunnel(udp(HOST_B, HOST_C))] == [COA_C]
     assert world.ha.is_shared_end(COA_A, 434)
+    assert not world.ha.is_shared_end(COA_C, 434) and not world.ha.is_shared_end(COA_B, 434)
+    for size in range(24):
+        assert world.send((TUNNEL_HEADER + udp(HOST_A, HOST_C))[:size]) == []
     dropped(world, world.tunnel(udp(HOST_C, HOST_C)), "inner_source")
     echo = ipv4.build_icmp_echo(HOA_A, HA, False, 7, 9)
     assert [t.dst for t in world.tunnel(echo)] == [COA_A]
+
+
+@pytest.mark.parametrize("gateway", [False, True])
+@pytest.mark.parametrize("forward_outside", [False, True])
+def test_a_cached_flow_goes_the_way_of_each_of_its_packets(forward_outside, gateway):
+    """Issue: the fast path; what is cached holds for signalling and for all else alike."""
+
+    def change(document):
+        document["home_agent"]["forward_outside"] = forward_outside
+        if gateway:
+            document["router"][2]["prefixes"] = ["0.0.0.0/0"]
+
+    world = World(change)
+    world.register_all()
+    places = [HOST_A, HOA_A, HOST_B, HOA_B, HOST_C, HOA_C, HOME, INTERNET, HA, COA_A, COA_B]
+    cached = set()
+    for binding in (None, *world.ha.bindings.values()):
+        for src in places:
+            for dst in places:
+                kinds = [
+                    udp(src, dst),
+                    udp(src, dst, 434, 1),
+                    udp(src, dst, 1, 434),
+                    udp(src, dst, 434, 434, TUNNEL_HEADER),
+                    ipv4.build_icmp_echo(src, dst, False, 1, 1),
+                ]
+                each = [world.ha.forward(world.now, packet, binding) for packet in kinds]
+                for packet, decision in zip(kinds, each, strict=True):
+                    flow = world.ha.flow(packet, binding)
+                    if flow != ("each",):
+                        assert each == [flow] * len(each)
+                        cached.add((flow[0], binding and binding.home_address))
+                    elif decision[0] == "tunnel" and binding and not gateway:
+                        pytest.fail("traffic between tunnels is worth caching")
+    assert ("tunnel", None) in cached and ("outside", HOA_A) in cached
+    assert ("tunnel", HOA_A) in cached
 
 
 # --- size -----------------------------------------------------------------------------------------

@@ -104,7 +104,10 @@ class Delivery:
         except WireError as error:
             self._state.drop(f"local_{error.reason}")
             return
-        if echo is None or echo[0]:
+        if echo and echo[0]:
+            self._state.queue_outside(packet)  # to our own kernel: the operator pings a router
+            return
+        if echo is None:
             # Signalling is never tunnelled (RFC 3519 4.7) and nothing else listens here.
             self._state.drop("local_not_echo")
             return

@@ -91,7 +91,7 @@ class Forwarding:
         bindings = self._ends.get((source, port))
         if not bindings:
             return None
-        if len(bindings) > 1 and len(inner_source) == 4:
+        if len(bindings) > 1 and inner_source:
             for binding in bindings:
                 if self._may_send(binding, inner_source):
                     return binding

@@ -188,7 +188,7 @@ def append_advertisement(
     for binding in bindings:
         router = config.routers[binding.home_address]
         if binding.advertise and binding.home_address != requester:
-            first = capability.solicit and binding.home_address == capability.home_address
+            first = binding.home_address == capability.home_address  # None unless S is set
             order = (not first, router.priority, binding.home_address)
             # Neighbours side by side: most need one octet then (RFC 6521 4.1).
             networks = [(prefix, plen, router.realm) for prefix, plen in sorted(binding.prefixes)]
