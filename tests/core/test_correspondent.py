@@ -191,6 +191,12 @@ def test_unanswered_solicitation_is_given_up_and_the_next_one_asked():
     lone.run(5000)
     assert lone.counter("solicitation_unanswered") == 1
     assert lone.router.tunnels.of_peer(HOA_C) is None
+    lone.run(5000)
+    assert lone.counter("solicitation_unanswered") == 1
+    peer.test().register()
+    items = lone.run(0) or lone.run(20_000)
+    _, reply = peer.reply_in(lone.answer_home(items[-1:], KNOWN))
+    assert reply.code == 0
 
 
 def test_soliciting_makes_room_in_a_full_cache():

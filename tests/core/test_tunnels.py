@@ -101,6 +101,30 @@ def test_silent_path_is_probed_every_two_seconds_while_wanted(wanted):
         assert len(times) < 10
 
 
+def test_wanted_traffic_hurries_the_next_probe():
+    """F2 of the threats: the slow rate of an unwanted path ends with the first wanted packet."""
+    world = Triangle()
+    world.make_direct(world.c, world.a)
+    cut = world.net.cut(COA_A, COA_C)
+    world.net.run(62_500)
+    world.net.filters.remove(cut)
+    assert not world.both_direct(world.a, world.c)
+    assert world.make_direct(world.c, world.a) <= 3500
+
+
+def test_wanted_traffic_does_not_put_probes_off():
+    world = Triangle()
+    world.make_direct(world.c, world.a)
+    world.net.cut(COA_A, COA_C)
+    world.net.run(30_000)
+    start = world.net.now
+    for _ in range(300):
+        world.send(world.c, world.a)
+        world.net.run(50)
+    probes = [d for d in world.net.since(start, "keepalive") if (d.src, d.dst) == (COA_C, COA_A)]
+    assert 7 <= len(probes) <= 9
+
+
 def test_one_way_loss_is_noticed_at_both_ends():
     """F4 of the threats: a one-way flow must not hide a dead path."""
     world = Triangle()

@@ -279,4 +279,4 @@ class HomeRegistration:
             self._ctx.counters.bump("advertisement_bad")
             self._ctx.warn("home agent sent a malformed prefix advertisement; it was not used")
         elif self.route_optimization:
-            self._cache.update(list(adverts[0].routers()) if adverts else [], solicited)
+            self._cache.update(adverts[0] if adverts else [], solicited)

@@ -153,9 +153,9 @@ class Cache:
         del self._records[record.cr_hoa]
         self._on_removed(record)
 
-    def update(self, routers: list, solicited: bytes | None) -> None:
-        """Take an advertisement: a list of (home address, outbound only, [(prefix, plen, realm)])
-        by priority.
+    def update(self, routers, solicited: bytes | None) -> None:
+        """Take an advertisement: (home address, outbound only, [(prefix, plen, realm)]) by
+        priority. `routers` is iterated twice and never kept as a list.
 
         The answer to a solicitation adds and replaces; it removes nothing but the router it asked
         for. Any other list is the whole truth: what it does not name goes, unless it is
@@ -166,7 +166,6 @@ class Cache:
             gone = old.cr_hoa not in named and solicited in (None, old.cr_hoa)
             if gone and not old.krms and not self.protected(old):
                 self._remove(old)
-        merged: dict[bytes, list] = {}
         order = 0
         for home_address, outbound_only, prefixes in routers:
             order += 1
@@ -182,9 +181,10 @@ class Cache:
             record.outbound_only = outbound_only
             if solicited is None:
                 record.priority = order
-            merged.setdefault(home_address, []).extend(prefixes)
-        for home_address, prefixes in merged.items():
-            self._set_prefixes(self._records[home_address], prefixes)
+            if home_address in named:  # listed once more: its prefixes add up [A51]
+                named.remove(home_address)
+                record.prefixes = [Prefix(record.cr_hoa, 32, "", True)]
+            self._add_prefixes(record, prefixes)
         self._ctx.queues.routes()
 
     def _displace(self, home_address: bytes, solicited: bytes | None, order: int) -> Record | None:
@@ -203,8 +203,7 @@ class Cache:
                 return True
         return False
 
-    def _set_prefixes(self, record: Record, prefixes: list) -> None:
-        record.prefixes = [Prefix(record.cr_hoa, 32, "", True)]
+    def _add_prefixes(self, record: Record, prefixes: list) -> None:
         for prefix, plen, realm in prefixes:
             prefix = ipv4.mask(prefix, plen)
             if record.valid_prefix(prefix, plen):

@@ -86,6 +86,7 @@ def _peer(home, record, tunnel, now: int) -> dict:
         "home_token_left_s": record.home_token_left(now) // 1000,
         "care_of_token_left_s": record.care_of_token_left(now, record.mr_coa) // 1000,
         "last_code": state.code if state is not None else None,
+        "clock_offset_ms": state.offset_ms if state is not None else 0,
     }
 
 
