@@ -310,6 +310,8 @@ def test_a_gateway_router_takes_what_is_for_nobody_else():
     assert world.tunnel(udp(HOA_A, COA_B, 434, 434)) == [] and len(world.outside()) == 1
     assert [t.dst for t in world.tunnel(udp(INTERNET, HOST_A), COA_C)] == [COA_A]
     assert world.tunnel(udp(COA_B, HOST_A), COA_C) != []
+    world.ha.counters.clear()
+    dropped(world, world.tunnel(udp(HOA_C, INTERNET), COA_C), "outside_not_allowed")
 
 
 @pytest.mark.parametrize(

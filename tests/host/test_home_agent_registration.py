@@ -534,7 +534,7 @@ def test_without_nat_and_without_force_udp_is_declined():
     ],
 )
 def test_tunnels_that_cannot_be_have_their_code(changes, code):
-    """RFC 3519 3.1.4, 4.6.1; RFC 3024 3.3; R6.3-i1, R2-i1: no foreign agents."""
+    """RFC 3519 3.1.4, 4.6.1; RFC 3024 3.3; no foreign agents."""
     world = World()
     assert world.register(**changes).code == code
     assert world.ha.bindings == {}
