@@ -118,6 +118,31 @@ def test_the_inner_length_must_agree_with_the_datagram(world):
         dropped(world, world.tunnel(packet), "inner_malformed")
 
 
+def test_version_and_shortest_header_are_checked(world):
+    """RFC 791 3.1: version 4 only; a header without payload is a packet."""
+    good = bytearray(20)
+    ipv4.build_ipv4_into(good, 0, 253, HOST_A, HOST_B, 0)
+    assert len(world.tunnel(bytes(good))) == 1
+    for version in (0x55, 0x65, 0x05, 0x35):
+        world.ha.counters.clear()
+        dropped(world, world.tunnel(bytes([version]) + bytes(good[1:])), "inner_malformed")
+
+
+def test_from_outside_only_mobile_destinations_are_taken(world):
+    """RFC 5177 6.5: what is for nobody here is not forwarded, gateway or not."""
+    assert world.from_outside(udp(HOME, INTERNET)) == []
+    assert world.ha.counters == {"not_mobile": 1}
+    open_world = World(
+        lambda d: (
+            d["home_agent"].update(forward_outside=True),
+            d["router"][2].update(prefixes=["0.0.0.0/0"]),
+        )
+    )
+    open_world.register_all()
+    assert open_world.from_outside(udp(INTERNET, address("8.8.8.8"))) == []
+    assert open_world.ha.counters["not_mobile"] == 1
+
+
 def test_random_octets_through_a_tunnel_raise_nothing_and_reach_nobody(world):
     """Issue, Bad input: malformed datagrams raise nothing and bump a counter."""
     rng = random.Random(5944)

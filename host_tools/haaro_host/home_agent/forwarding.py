@@ -197,10 +197,7 @@ class Forwarding:
         ):
             return ("drop", "no_binding")
         if not isinstance(target, Binding):
-            target = self._default if self._forward_outside else None
-            if target is None or dst in self._end_addresses:
-                return ("drop", "not_mobile")
-            return ("tunnel", target)
+            return ("drop", "not_mobile")
         if self._home.get(source) is not _MISS or src == self._address or self._forward_outside:
             return ("tunnel", target)
         if dst == target.home_address and _is_signalling(packet):
