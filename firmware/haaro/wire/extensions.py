@@ -126,6 +126,9 @@ class PrefixAdvertisement:
         """Iterate (home address, outbound only, [(prefix, plen, realm)]) in order of priority."""
         return iterate_advertisement(self._buf, self._off, self._end)
 
+    def __iter__(self):
+        return self.routers()
+
 
 class RevocationSupport:
     """RFC 3543 3.2: I and the sender's 32 bit timestamp. A later version may be longer."""
@@ -175,11 +178,14 @@ def walk(buf: bytes, off: int):
     size = len(buf)
     count = 0
     while off < size:
-        start = off
         kind = buf[off]
+        while kind == 0:
+            off += 1
+            if off == size:
+                return
+            kind = buf[off]
+        start = off
         off += 1
-        if kind == 0:
-            continue
         long = kind == ROUTE_OPTIMIZATION_DATA
         data = off + (3 if long else 1)
         if data > size:
