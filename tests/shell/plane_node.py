@@ -4,7 +4,8 @@
                                "tunnels": [[id, uplink, local, remote, port, mtu, peer], ...],
                                "routes": [[prefix, tunnel, hint], ...], "sources": [...]}'
 
-Prints one JSON line when it is ready and one per word on stdin: `status`, `stop`.
+Prints one JSON line when it is ready and one per word on stdin: `status`, `stop`. With
+"pause": "connect" it also prints one, and waits for a line, between bind and connect of a tunnel.
 """
 
 import gc
@@ -16,12 +17,32 @@ from haaro.dataplane.pools import make_pools
 
 pools = make_pools()
 
+from haaro.platform import linux_sockets  # noqa: E402
 from haaro.platform.linux import LinuxMachine  # noqa: E402
 from haaro.wire.ipv4 import address, prefix, text  # noqa: E402
 
 
 class Settings:
     pass
+
+
+def pausing_tunnel(interface, local, remote, port):
+    sender = linux_sockets.datagram(interface, local)
+    print(json.dumps({"ready": True}))
+    sys.stdin.readline()
+    sender.connect(linux_sockets.inet(remote, port))
+    return sender
+
+
+def queued(sender):
+    """Return how many datagrams a sending socket has received."""
+    count = 0
+    try:
+        while sender and sender.recv(2048):
+            count += 1
+    except OSError:
+        pass
+    return count
 
 
 def tunnel(machine, row):
@@ -32,8 +53,12 @@ def tunnel(machine, row):
 
 
 def tables(machine, config):
-    routes = [prefix(row[0]) + (row[1], row[2]) for row in config["routes"]]
-    sources = [prefix(row[0]) + (row[1],) for row in config["sources"]]
+    routes = []
+    for net, tunnel_id, hint in config["routes"]:
+        routes.append(prefix(net) + (tunnel_id, hint))
+    sources = []
+    for net, tunnel_id in config["sources"]:
+        sources.append(prefix(net) + (tunnel_id,))
     machine.plane.swap(routes, sources)
 
 
@@ -49,6 +74,7 @@ def status(machine, control, stray, signalling):
         "signalling": signalling,
         "warnings": machine.warnings,
         "heap": gc.mem_alloc(),
+        "tunnel_socket_had": queued(plane._send[0]),
     }
 
 
@@ -61,23 +87,25 @@ def main():
         "tunnel_interface": config.get("tunnel_interface", "haaro0"),
         "uplinks": [{"interface": name} for name in config["uplinks"]],
     }
+    if config.get("pause") == "connect":
+        linux_sockets.tunnel = pausing_tunnel
     machine = LinuxMachine(settings, options, pools)
     poll = select.poll()
     poll.register(sys.stdin, select.POLLIN)
     machine.start(poll)
-    changes = []
+    waiting = len(config["uplinks"])
     control, stray, signalling = [], [], []
     while True:
         change = machine.next_uplink_change()
         while change:
-            changes.append(change[:2])
+            waiting -= 1
             for row in config["tunnels"]:
                 if row[1] == change[0] and change[1]:
                     tunnel(machine, row)
             change = machine.next_uplink_change()
-        if changes is not None and len(changes) >= len(config["uplinks"]):
+        if waiting == 0:
+            waiting = -1000
             tables(machine, config)
-            changes = None
             gc.collect()
             print(json.dumps({"ready": True, "warnings": machine.warnings}))
         for obj, event in poll.ipoll(1000):

@@ -191,15 +191,26 @@ class Forwarder:
             if verdict & _FRAGMENT:
                 self._fragments(tunnel, at + _ETHERNET, length)
                 return _ETHERNET + length
-        try:
-            if self._send[tunnel].write(batch, at + 10, length + 4) is None:
-                self._send_errors += 1
-            else:
-                self._tx[tunnel] += 1
-                self._out_forwarded += 1
-        except OSError:
-            self._send_errors += 1
+        if self._transmit(tunnel, at + 10, length + 4):
+            self._tx[tunnel] += 1
+            self._out_forwarded += 1
         return _ETHERNET + length
+
+    def _transmit(self, tunnel, at, octets):
+        """Send a part of the batch into a tunnel; False and counted if it could not be sent."""
+        try:
+            if self._send[tunnel].write(self._batch, at, octets) is not None:
+                return True
+        except OSError:
+            # Perhaps only the error an ICMP message left on the socket, anyone's: it is cleared
+            # by telling, and must not cost a packet.
+            try:
+                if self._send[tunnel].write(self._batch, at, octets) is not None:
+                    return True
+            except OSError:
+                pass
+        self._send_errors += 1
+        return False
 
     def _fragments(self, tunnel, at, length):
         batch = self._batch
@@ -208,16 +219,11 @@ class Forwarder:
         state = length << 16 | batch[at + 6] << 8 | batch[at + 7]
         data = length - ((batch[at] & 15) << 2)
         done = 0
-        try:
-            while done < data:
-                octets = fragment(batch, at, done, chunk, state)
-                if self._send[tunnel].write(batch, at + done - 4, octets + 4) is None:
-                    self._send_errors += 1
-                    return
-                done += chunk
-        except OSError:
-            self._send_errors += 1
-            return
+        while done < data:
+            octets = fragment(batch, at, done, chunk, state)
+            if not self._transmit(tunnel, at + done - 4, octets + 4):
+                return
+            done += chunk
         self._tx[tunnel] += 1
         self._out_forwarded += 1
 

@@ -141,12 +141,15 @@ class UserspacePlane(Forwarder):
 
     def send(self, tunnel: int, packet: bytes) -> bool:
         """Send one inner packet of the control plane; False if that could not be done."""
-        try:
-            if self._send[tunnel] and self._send[tunnel].write(b"\x04\x04\x00\x00" + packet):
-                self._tx[tunnel] += 1
-                return True
-        except OSError:
-            pass
+        data = b"\x04\x04\x00\x00" + packet
+        for _ in range(2):
+            try:
+                if self._send[tunnel] and self._send[tunnel].write(data):
+                    self._tx[tunnel] += 1
+                    return True
+                break
+            except OSError:
+                pass  # as in Forwarder._transmit
         self._send_errors += 1
         return False
 

@@ -1,0 +1,158 @@
+"""Network namespaces for the tests of the Linux shell: two hosts, two routers, one wire between.
+
+    h1 10.1.0.10 -- 10.1.0.1 r1 10.99.0.1 -- 10.99.0.2 r2 10.2.0.1 -- 10.2.0.10 h2
+
+Every namespace has the prefix `hdp-` and the process id in its name, and is deleted at the end.
+"""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MICROPYTHON = os.environ.get("MICROPYTHON") or str(Path(sys.executable).parent / "micropython")
+HOME_1, HOME_2 = "192.0.2.129", "192.0.2.130"
+
+needs_namespaces = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and iproute2"
+)
+
+
+def run(*command: str, check: bool = True) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+class Net:
+    """The four namespaces."""
+
+    def __init__(self) -> None:
+        self.names = {n: f"hdp-{os.getpid()}-{n}" for n in ("h1", "r1", "r2", "h2")}
+
+    def build(self) -> None:
+        for name in self.names.values():
+            run("ip", "netns", "add", name)
+            run("ip", "-n", name, "link", "set", "lo", "up")
+        self._wire("h1", "lan", "10.1.0.10", "r1", "lan", "10.1.0.1")
+        self._wire("r1", "wan", "10.99.0.1", "r2", "wan", "10.99.0.2")
+        self._wire("h2", "lan", "10.2.0.10", "r2", "lan", "10.2.0.1")
+        for name, gateway in (
+            ("h1", "10.1.0.1"),
+            ("h2", "10.2.0.1"),
+            ("r1", "10.99.0.2"),
+            ("r2", "10.99.0.1"),
+        ):
+            self.ip(name, "route", "add", "default", "via", gateway)
+
+    def _wire(self, a, port_a, address_a, b, port_b, address_b):
+        peer = ["peer", "name", port_b, "netns", self.names[b]]
+        run("ip", "link", "add", port_a, "netns", self.names[a], "type", "veth", *peer)
+        for name, port, address in ((a, port_a, address_a), (b, port_b, address_b)):
+            self.ip(name, "address", "add", f"{address}/24", "dev", port)
+            self.ip(name, "link", "set", port, "up")
+
+    def ip(self, name: str, *command: str, check: bool = True) -> str:
+        return run("ip", "-n", self.names[name], *command, check=check)
+
+    def inside(self, name: str, *command: str) -> list[str]:
+        return ["ip", "netns", "exec", self.names[name], *command]
+
+    def python(self, name: str, program: str, *arguments: str) -> str:
+        """Run a Python program inside; return what it prints."""
+        return run(*self.inside(name, sys.executable, "-c", program, *arguments))
+
+    def remove(self) -> None:
+        for name in self.names.values():
+            run("ip", "netns", "del", name, check=False)
+
+
+class Node:
+    """A MicroPython process of plane_node.py that answers one JSON line a word."""
+
+    def __init__(self, net: Net, name: str, config: dict) -> None:
+        script = ROOT / "tests" / "shell" / "plane_node.py"
+        command = [MICROPYTHON, "-X", "heapsize=384k", str(script), json.dumps(config)]
+        self.process = subprocess.Popen(
+            net.inside(name, *command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "MICROPYPATH": str(ROOT / "firmware")},
+        )
+
+    def read(self, seconds: float = 20) -> dict:
+        """Return the next line; fail with everything printed if none comes or it is no JSON."""
+        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
+        line = self.process.stdout.readline() if ready else b""
+        try:
+            return json.loads(line)
+        except ValueError:
+            self.process.kill()
+            raise AssertionError(line.decode() + self.process.stdout.read().decode()) from None
+
+    def ask(self, word: str) -> dict:
+        self.process.stdin.write(word.encode() + b"\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def until(self, condition, seconds: float = 10) -> dict:
+        """Ask for the status until `condition(status)`; queues are summed up on the way."""
+        deadline = time.monotonic() + seconds
+        total: dict = {"control": [], "stray": [], "signalling": []}
+        while True:
+            status = self.ask("status")
+            for queue in total:
+                total[queue] += status[queue]
+            status.update(total)
+            if condition(status):
+                return status
+            assert time.monotonic() < deadline, status
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        assert self.ask("stop") == {"stopped": True}
+        assert self.process.wait(10) == 0
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def config(which: int, **changes) -> dict:
+    """Return the configuration of router 1 or 2, each other's HA tunnel end."""
+    other = 3 - which
+    homes = {1: HOME_1, 2: HOME_2}
+    tunnel = [0, 0, f"10.99.0.{which}", f"10.99.0.{other}", 434, 1468, homes[other]]
+    return {
+        "home_address": homes[which],
+        "networks": [f"10.{which}.0.0/24"],
+        "uplinks": ["wan"],
+        "tunnels": [tunnel],
+        "routes": [["0.0.0.0/0", 0, -1]],
+        "sources": [],
+        **changes,
+    }
+
+
+@contextlib.contextmanager
+def nodes(net: Net, *configs: tuple[str, dict]):
+    """Start nodes, wait until each is ready, and end them whatever happens."""
+    started = [Node(net, name, each) for name, each in configs]
+    try:
+        for node in started:
+            assert node.read()["ready"]
+        yield started
+    finally:
+        for node in started:
+            if node.process.poll() is None:
+                node.kill()

@@ -1,0 +1,301 @@
+"""The data plane on real sockets, in network namespaces: it forwards, and loses nothing."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from haaro.wire import ipv4
+from haaro.wire.ipv4 import address
+from tests.shell.namespaces import (
+    HOME_1,
+    MICROPYTHON,
+    ROOT,
+    Net,
+    config,
+    needs_namespaces,
+    nodes,
+    run,
+)
+
+pytestmark = needs_namespaces
+
+HEADER = b"\x04\x04\x00\x00"
+# A Registration Reply (RFC 5944 3.4); its authenticator does not matter here.
+REPLY = (
+    bytes([3, 0, 1, 44])
+    + address(HOME_1)
+    + address("10.99.0.2")
+    + bytes(8)
+    + b"\x20\x14"
+    + bytes(20)
+)
+
+SEND = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+s.bind((sys.argv[1], int(sys.argv[2])))
+s.connect((sys.argv[3], 434))
+for data in sys.argv[4].split(","):
+    for _ in range(int(sys.argv[5])):
+        s.send(bytes.fromhex(data))
+"""
+
+
+@pytest.fixture
+def net():
+    net = Net()
+    try:
+        net.build()
+        yield net
+    finally:
+        net.remove()
+
+
+def udp(octets: int, src: str = "10.2.0.10", dst: str = "10.1.0.10") -> bytes:
+    return ipv4.build_udp(address(src), address(dst), 5000, 5001, bytes(octets - 28))
+
+
+def send(
+    net: Net, datagrams: list[bytes], source: str = "10.99.0.2", port: int = 434, times: int = 1
+):
+    data = ",".join(datagram.hex() for datagram in datagrams)
+    net.python("r2", SEND, source, str(port), "10.99.0.1", data, str(times))
+
+
+def forwarded(count: int):
+    return lambda status: status["counters"]["in_forwarded"] >= count
+
+
+def nothing_lost(status: dict) -> None:
+    loss, counters = status["own_loss"], status["counters"]
+    assert loss["received"] == loss["handled"]
+    assert loss["received"] == sum(counters.values())
+    for name in ("cut", "socket_drops", "unrecorded", "send_errors", "port_errors"):
+        assert loss[name] == 0, loss
+
+
+def test_ping_and_oversize_packets_pass_both_ways(net):
+    """R3.3.5-i1: an ordinary routing table and a tunnel interface carry the hosts' packets."""
+    with nodes(net, ("r1", config(1)), ("r2", config(2))) as (one, _):
+        for size, extra in ((56, []), (1472, ["-M", "dont"]), (4000, ["-M", "dont"])):
+            command = ["ping", "-c", "2", "-i", "0.2", "-W", "2", "-s", str(size), *extra]
+            assert " 0% packet loss" in run(*net.inside("h1", *command, "10.2.0.10"))
+        command = ["ping", "-c", "1", "-W", "2", "-s", "1472", "-M", "do", "10.2.0.10"]
+        assert "mtu = 1468" in run(*net.inside("h1", *command), check=False)
+        # The router itself, from its home address.
+        assert " 0% packet loss" in run(
+            *net.inside("r1", "ping", "-c", "1", "-W", "2", "-I", HOME_1, "10.2.0.10")
+        )
+        status = one.ask("status")
+        assert status["counters"]["out_too_big"] == 1
+        nothing_lost(status)
+
+
+def test_a_stranger_between_bind_and_connect_gets_in_nowhere(net):
+    """A datagram queued before `connect` would be delivered after it, whoever sent it."""
+    with nodes(net, ("r1", config(1, pause="connect"))) as (one,):
+        # `ready` was its answer to the pause: the tunnel's socket is bound, not connected.
+        net.ip("r2", "address", "add", "10.99.0.66/24", "dev", "wan")
+        stranger = HEADER + udp(200)
+        send(net, [stranger], source="10.99.0.66")
+        send(net, [HEADER + udp(100)] * 3)
+        assert one.ask("go")["ready"]
+        send(net, [stranger], source="10.99.0.66")
+        send(net, [HEADER + udp(100)] * 3)
+        status = one.until(forwarded(6))
+        assert status["counters"]["in_forwarded"] == 6
+        assert status["counters"]["in_unknown_tunnel_end"] == 2
+        assert status["tunnel_socket_had"] == 0
+        nothing_lost(status)
+
+
+def test_a_registration_reply_inside_a_burst_is_signalling_and_the_burst_is_whole(net):
+    """RFC 3519 makes the HA tunnel share its ports with registration: one 5-tuple for both."""
+    burst = [HEADER + udp(64 + i * 36) for i in range(40)]
+    short, long_header = HEADER + udp(100)[:90], HEADER + udp(100) + b"x"
+    wrong = [
+        short,
+        long_header,
+        b"\x04\x2f\0\0" + udp(100),
+        b"\x04\x04",
+        b"\x04",
+        b"\x18\0" + bytes(8),
+    ]
+    with nodes(net, ("r1", config(1))) as (one,):
+        for _ in range(5):
+            send(net, [*burst[:20], REPLY, *burst[20:]])
+        for datagram in wrong:
+            send(net, [*burst[:3], datagram, *burst[:3]])
+        total = 5 * len(burst) + 6 * len(wrong)
+        status = one.until(forwarded(total))
+        assert status["counters"]["in_forwarded"] == total
+        got = [bytes.fromhex(row[4]) for row in status["signalling"]]
+        assert got == [REPLY] * 5 + wrong
+        assert {tuple(row[:4]) for row in status["signalling"]} == {
+            (0, "10.99.0.2", 434, "10.99.0.1")
+        }
+        nothing_lost(status)
+
+
+def test_nobody_is_told_that_the_port_is_unreachable(net):
+    with nodes(net, ("r1", config(1))) as (one,):
+        probe = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("10.99.0.2", 7777)); s.connect(("10.99.0.1", 434)); s.settimeout(0.3)
+s.send(b"hello")
+try:
+    print(s.recv(100))
+except OSError as error:
+    print(type(error).__name__)
+"""
+        assert net.python("r2", probe).strip() == "TimeoutError"
+        status = one.until(lambda status: status["signalling"])
+        assert status["signalling"] == [[0, "10.99.0.2", 7777, "10.99.0.1", b"hello".hex()]]
+
+
+def test_a_full_receive_queue_costs_what_it_dropped_and_heals(net):
+    with nodes(net, ("r1", config(1))) as (one,):
+        sizes = (64, 1468, 300, 900)
+        one.process.send_signal(signal.SIGSTOP)
+        try:
+            send(net, [HEADER + udp(size) for size in sizes], times=8000)
+        finally:
+            one.process.send_signal(signal.SIGCONT)
+        status = one.until(lambda status: status["counters"]["in_forwarded"] > 1000)
+        while True:
+            again = one.ask("status")
+            if again["own_loss"]["received"] == status["own_loss"]["received"]:
+                break
+            status = again
+        loss = status["own_loss"]
+        assert loss["socket_drops"] > 0
+        assert loss["cut"] <= 8
+        assert loss["received"] == loss["handled"] + loss["cut"] + loss["socket_drops"]
+        # Afterwards nothing of a new burst is missing.
+        send(net, [HEADER + udp(size) for size in sizes], times=50)
+        after = one.until(forwarded(status["counters"]["in_forwarded"] + 200))
+        assert after["own_loss"]["received"] == loss["received"] + 200
+        for name in ("cut", "socket_drops", "unrecorded"):
+            assert after["own_loss"][name] == loss[name]
+
+
+def iperf(net: Net, seconds: int) -> float:
+    """Return Gbit/s of one TCP stream from host 1 to host 2, and the sender's retransmits."""
+    server = subprocess.Popen(
+        net.inside("h2", "iperf3", "-s", "-1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 10
+        while ":5201" not in run(*net.inside("h2", "ss", "-ltn")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        command = net.inside("h1", "iperf3", "-c", "10.2.0.10", "-t", str(seconds), "-J")
+        report = json.loads(run(*command))
+        assert "error" not in report, report["error"]
+        return report["end"]["sum_received"]["bits_per_second"] / 1e9
+    finally:
+        server.kill()
+        server.wait()
+
+
+def settled(both) -> list[dict]:
+    """Return both routers' status once each has forwarded what the other sent."""
+    deadline = time.monotonic() + 10
+    while True:
+        statuses = [node.ask("status") for node in both]
+        one, two = (status["counters"] for status in statuses)
+        if (one["out_forwarded"], two["out_forwarded"]) == (
+            two["in_forwarded"],
+            one["in_forwarded"],
+        ):
+            return statuses
+        assert time.monotonic() < deadline, statuses
+
+
+def plain_forwarding(net: Net, on: bool) -> None:
+    for name, network, gateway in (
+        ("r1", "10.2.0.0/24", "10.99.0.2"),
+        ("r2", "10.1.0.0/24", "10.99.0.1"),
+    ):
+        run(*net.inside(name, "sysctl", "-qw", "net.ipv4.ip_forward=1"))
+        net.ip(name, "route", "add" if on else "del", network, "via", gateway)
+
+
+def test_saturating_tcp_through_two_planes_loses_nothing_of_its_own(net, record_property):
+    with nodes(net, ("r1", config(1)), ("r2", config(2))) as both:
+        rate = iperf(net, 3)
+        statuses = settled(both)
+        for status in statuses:
+            nothing_lost(status)
+            assert status["counters"]["in_forwarded"] > 1000
+        for node in both:
+            node.stop()
+    plain_forwarding(net, True)
+    plain = iperf(net, 2)
+    for name in ("h1", "r1", "r2", "h2"):
+        for port in ("lan", "wan"):
+            if port == "wan" and name[0] == "h":
+                continue
+            off = ["tso", "off", "gso", "off", "tx", "off", "gro", "off"]
+            run(*net.inside(name, "ethtool", "-K", port, *off))
+    offloads_off = iperf(net, 2)
+    record_property("userspace_gbit_s", rate)
+    record_property("plain_gbit_s", plain)
+    record_property("plain_offloads_off_gbit_s", offloads_off)
+    packets = statuses[0]["own_loss"]["received"]
+    print(
+        f"\nTCP Gbit/s: userspace {rate:.2f}, plain kernel {plain:.2f}, "
+        f"plain with offloads off {offloads_off:.2f}; own loss 0 of {packets} packets"
+    )
+
+
+def test_small_packets_through_two_planes(net):
+    """UDP of 64 octets at a rate the planes can carry: all arrive."""
+    with nodes(net, ("r1", config(1)), ("r2", config(2))) as both:
+        count = 20000
+        sender = f"""
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(("10.2.0.10", 9))
+for i in range({count}):
+    try:
+        s.send(b"x" * 36)
+    except ConnectionRefusedError:  # told about an earlier one
+        s.send(b"x" * 36)
+    if i % 100 == 0:
+        time.sleep(0.001)
+"""
+        net.python("h1", sender)
+        status = both[1].until(forwarded(count), 20)
+        assert status["counters"]["in_forwarded"] == count
+        for node in both:
+            loss = node.ask("status")["own_loss"]
+            assert loss["cut"] == loss["socket_drops"] == loss["send_errors"] == 0
+
+
+def test_the_plane_works_without_the_viper_twins(tmp_path):
+    """On ports without a code emitter the file does not compile, or is not shipped at all."""
+    program = (
+        "from haaro.dataplane import forwarder, leaves\n"
+        "assert forwarder._outbound is leaves.outbound\n"
+        "from haaro.dataplane.pools import make_pools\n"
+        "from haaro.dataplane.userspace import UserspacePlane\n"
+        "from haaro.platform import linux_sockets\n"
+        "plane = UserspacePlane(make_pools(), linux_sockets, b'abcd', [])\n"
+        "plane.swap([(b'\\0' * 4, 0, 0, -1)], [])\n"
+        "print('ok')\n"
+    )
+    for name, twin in (("absent", None), ("broken", "@micropython.viper\ndef f() -> :\n")):
+        copy = tmp_path / name
+        shutil.copytree(ROOT / "firmware" / "haaro", copy / "haaro")
+        path = copy / "haaro" / "dataplane" / "leaves_viper.py"
+        path.unlink()
+        if twin:
+            path.write_text(twin)
+        (copy / "program.py").write_text(program)
+        assert run(MICROPYTHON, "-X", "heapsize=384k", str(copy / "program.py")) == "ok\n"
