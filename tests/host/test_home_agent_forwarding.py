@@ -123,7 +123,7 @@ def test_version_and_shortest_header_are_checked(world):
     good = bytearray(20)
     ipv4.build_ipv4_into(good, 0, 253, HOST_A, HOST_B, 0)
     assert len(world.tunnel(bytes(good))) == 1
-    for version in (0x55, 0x65, 0x05, 0x35):
+    for version in (0x55, 0x65, 0x05, 0x35, 0x44, 0x46, 0x4F):
         world.ha.counters.clear()
         dropped(world, world.tunnel(bytes([version]) + bytes(good[1:])), "inner_malformed")
 
@@ -264,6 +264,29 @@ def test_signalling_from_the_outside_reaches_home_addresses(world, sport, dport)
     """Issue: CoTI and Requests in, from any care-of address (R3.2-i2, R3.3.3-3)."""
     packet = udp(COA_B, HOA_A, sport, dport, b"\x19" + bytes(9))
     assert world.from_outside(packet) == [Transmit(COA_A, 434, TUNNEL_HEADER + packet)]
+
+
+@pytest.mark.parametrize("octets", [b"\x20\0", b"\0\1", b"\1\0", b"\x1f\xff"])
+def test_a_fragment_is_not_signalling(world, octets):
+    """Issue: ports are seen in whole packets only, so nothing slips through as a later fragment."""
+    packet = bytearray(udp(HOA_A, INTERNET, 434, 434, b"\x1b" + bytes(19)))
+    packet[6:8] = octets
+    dropped(world, world.tunnel(bytes(packet)), "outside_not_allowed")
+    packet = bytearray(udp(INTERNET, HOA_A, 434, 434, b"\x19" + bytes(9)))
+    packet[6:8] = octets
+    assert world.from_outside(bytes(packet)) == []
+
+
+def test_a_udp_packet_without_whole_ports_is_not_signalling(world):
+    """Issue, Bad input: too short for a UDP header."""
+    whole = udp(HOA_A, INTERNET, 434, 434)
+    assert world.tunnel(udp(HOA_A, INTERNET, 434, 434, b"")) == []
+    assert len(world.outside()) == 1
+    for size in range(20, 28):
+        world.ha.counters.clear()
+        packet = bytearray(whole[:size])
+        ipv4.build_ipv4_into(packet, 0, 17, HOA_A, INTERNET, size - 20)
+        dropped(world, world.tunnel(bytes(packet)), "outside_not_allowed")
 
 
 def test_a_tunnel_in_the_signalling_hole_is_dropped(world):
