@@ -122,4 +122,5 @@ def test_the_cache_takes_1000_networks_without_a_second_list():
         cache.update(watched, None)
         after = in_use()
         assert sum([len(r.prefixes) for r in cache.all()]) == ROUTERS + 1000
-        assert watched.peak - max(before, after) < 6 * 1024
+        # The set of named home addresses and one router; a list of all takes over 100 KB.
+        assert watched.peak - max(before, after) < 20 * 1024
