@@ -82,7 +82,9 @@ def test_reader_pays_for_what_it_takes_of_a_long_list():
     body = (HOA + b"\x08\x0a" + b"\x03abc\0") * 5000
     data = Watched(FIXED + b"\x32\x01" + len(body).to_bytes(2, "big") + body + SIGN)
     body = None
-    routers = message.parse(data).find(extensions.PrefixAdvertisement).routers()
+    parsed = message.parse(data)
+    assert data.reads < 100, "framing only, until somebody asks"
+    routers = parsed.find(extensions.PrefixAdvertisement).routers()
     taken = [next(routers) for _ in range(10)]
     assert taken[9] == (HOA[1:], False, [(b"\x0a\0\0\0", 8, "abc")])
     assert data.peak < 8192, data.peak

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from haaro.wire import auth, message, registration, revocation, udp_tunnel
 from haaro.wire import extensions as ext
-from haaro.wire import message, registration, revocation, udp_tunnel
 from haaro.wire import return_routability as rr
 from haaro.wire.errors import WireError
 from tests.wire.strategies import (
+    KEY,
     mobile_correspondent,
     mobile_home,
     octets4,
@@ -465,6 +466,21 @@ def test_work_for_64_kilobytes_is_bounded(data):
     except WireError:
         pass
     assert time.process_time() - start < 0.5
+
+
+def test_a_list_is_decoded_only_when_it_is_asked_for(monkeypatch):
+    """A forged Reply of 64 KB costs its framing and one hash, never the work on its prefixes."""
+    decoded = []
+    real = ext.check_advertisement
+    monkeypatch.setattr(
+        ext, "check_advertisement", lambda *span: decoded.append(span) or real(*span)
+    )
+    m = message.parse(long_advertisement(HOA))
+    assert not auth.verify_mobile_home(m, auth.HMAC_MD5, KEY)
+    assert m.unauthenticated == [] and decoded == []
+    assert m.find(ext.PrefixAdvertisement) and m.bad == []
+    assert m.find(ext.PrefixAdvertisement) is m.extensions[0]
+    assert len(decoded) == 1
 
 
 def test_extensions_of_one_message_are_limited():

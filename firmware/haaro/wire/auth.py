@@ -4,8 +4,8 @@ With HMAC-SHA1 and HMAC-SHA256 the Mobile-Home authenticator is the full digest,
 RFC 5944 names no truncation. The Mobile-Correspondent one is the first 16 octets of HMAC-SHA1.
 """
 
-import hashlib
 import struct
+from hashlib import sha256
 
 from haaro.compat import const
 from haaro.wire.extensions import MOBILE_HOME_AUTHENTICATION, ROUTE_OPTIMIZATION
@@ -15,11 +15,21 @@ from haaro.wire.registration import (
     MobileHomeAuthentication,
 )
 
+try:
+    from hashlib import md5
+except ImportError:  # some ports of MicroPython
+    from haaro.wire.pure_hash import md5  # type: ignore[assignment]
+try:
+    from hashlib import sha1
+except ImportError:
+    from haaro.wire.pure_hash import sha1  # type: ignore[assignment]
+
 HMAC_MD5 = "hmac-md5"
 HMAC_SHA1 = "hmac-sha1"
 HMAC_SHA256 = "hmac-sha256"
 ALGORITHMS = (HMAC_MD5, HMAC_SHA1, HMAC_SHA256)
 
+_HASHES = {HMAC_MD5: md5, HMAC_SHA1: sha1, HMAC_SHA256: sha256}
 _BLOCK = const(64)
 _CORRESPONDENT_OCTETS = const(16)  # First (128, HMAC_SHA1 (KRm, Protected Data))
 
@@ -28,7 +38,7 @@ def hmac(algorithm: str, key: bytes, *parts: bytes | bytearray | memoryview) -> 
     """Return the whole HMAC digest over `parts` in a row; ValueError on another algorithm."""
     if algorithm not in ALGORITHMS:
         raise ValueError("unknown algorithm: " + algorithm)
-    new = getattr(hashlib, algorithm[5:])
+    new = _HASHES[algorithm]
     if len(key) > _BLOCK:
         key = new(key).digest()
     inner = bytearray(b"\x36" * _BLOCK)

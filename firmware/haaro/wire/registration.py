@@ -108,6 +108,9 @@ class ExtendedMessage:
     .ignored           (type, subtype) of unknown skippable ones
     .bad               (type, subtype, reason) of known ones that are malformed or given twice
     .invalid_networks  MobileNetworkRequests with .plen over 32, also in .bad: for ack code 1
+
+    Extensions are framed at once and read when first asked for: ask after verifying, and a forged
+    datagram of 64 KB costs a walk and a hash, not the decoding of its prefixes.
     """
 
     type = 0
@@ -119,12 +122,9 @@ class ExtendedMessage:
         self.authenticator: MobileHomeAuthentication | MobileCorrespondentAuthentication | None
         self.authenticator = None
         self.authenticators = 0
-        self.extensions: list = []
         self.unauthenticated: list[tuple[int, int | None]] = []
-        self.ignored: list[tuple[int, int | None]] = []
-        self.bad: list[tuple[int, int | None, str]] = []
-        self.invalid_networks: list[MobileNetworkRequest] = []
-        found = []
+        self._framed: list = []
+        self._read: tuple[list, list, list, list] | None = None
         for extension in walk(data, fixed):
             cls, kind, subtype, start, _, end = extension
             if cls is Authenticator:
@@ -138,20 +138,42 @@ class ExtendedMessage:
             if self.authenticators:
                 self.unauthenticated.append((kind, subtype))
             else:
-                found.append(extension)
-        for extension in found:
-            if self.authenticator is None:
-                self.unauthenticated.append(extension[1:3])
-            else:
-                self._read(extension)
+                self._framed.append(extension)
+        if self.authenticator is None:
+            self.unauthenticated = [extension[1:3] for extension in self._framed]
+            self._framed = []
 
-    def _read(self, walked) -> None:
-        cls, kind, subtype, _, off, end = walked
+    @property
+    def extensions(self) -> list:
+        return self._lists()[0]
+
+    @property
+    def ignored(self) -> list[tuple[int, int | None]]:
+        return self._lists()[1]
+
+    @property
+    def bad(self) -> list[tuple[int, int | None, str]]:
+        return self._lists()[2]
+
+    @property
+    def invalid_networks(self) -> list[MobileNetworkRequest]:
+        return self._lists()[3]
+
+    def _lists(self) -> tuple[list, list, list, list]:
+        if self._read is None:
+            self._read = [], [], [], []
+            for extension in self._framed:
+                self._read_one(extension, *self._read)
+            self._framed = []
+        return self._read
+
+    def _read_one(self, framed, extensions, ignored, bad, invalid_networks) -> None:
+        cls, kind, subtype, _, off, end = framed
         if cls is None:
-            self.ignored.append((kind, subtype))
+            ignored.append((kind, subtype))
             return
         try:
-            # Checking an advertisement costs work; in a Request nobody asked for one.
+            # In a Request nobody asked for an advertisement.
             if cls is PrefixAdvertisement and self.type != REGISTRATION_REPLY:
                 raise WireError("advertisement_not_in_reply")
             # A17 for the advertisement; of the others two would contradict each other.
@@ -159,14 +181,14 @@ class ExtendedMessage:
                 raise WireError("duplicate_extension")
             extension = cls(self.raw, off, end)
             if cls is MobileNetworkRequest and extension.plen > 32:
-                self.invalid_networks.append(extension)
+                invalid_networks.append(extension)
                 raise WireError("mobnet_plen")
-            self.extensions.append(extension)
+            extensions.append(extension)
         except WireError as e:
             if e.reason == "reserved_3":  # RFC 3519 3.1.3: handled as not understood
-                self.ignored.append((kind, subtype))
+                ignored.append((kind, subtype))
             else:
-                self.bad.append((kind, subtype, e.reason))
+                bad.append((kind, subtype, e.reason))
 
     def find(self, cls):
         """Return the first protected extension of class `cls`, or None."""

@@ -4,11 +4,10 @@ HoTI 24, CoTI 25: Type | Reserved | Init Cookie (8)
 HoT 26, CoT 27:   Type | Reserved | Nonce Index (2) | Init Cookie (8) | Keygen Token (8)
 """
 
-import hashlib
 import struct
 
 from haaro.compat import const
-from haaro.wire.auth import HMAC_SHA1, hmac
+from haaro.wire.auth import HMAC_SHA1, hmac, sha1
 from haaro.wire.errors import WireError
 from haaro.wire.extensions import walk
 
@@ -64,9 +63,9 @@ def care_of_keygen_token(kcr: bytes, care_of_address: bytes, nonce: bytes) -> by
 
 def krm(home_token: bytes, care_of_token: bytes) -> bytes:
     """SHA1 (home keygen token | care-of keygen token), 20 octets."""
-    return hashlib.sha1(home_token + care_of_token).digest()
+    return sha1(home_token + care_of_token).digest()
 
 
 def krm_deregistration(home_token: bytes) -> bytes:
     """SHA1 (home keygen token), for Lifetime 0 only [A33]."""
-    return hashlib.sha1(home_token).digest()
+    return sha1(home_token).digest()
