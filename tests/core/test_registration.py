@@ -429,6 +429,7 @@ def test_stop_deregisters_with_lifetime_zero():
     lone.outside(HOME_AGENT, lone.home_reply(request))
     assert lone.router.stopped
     assert lone.router.tunnels.get(0) is None
+    assert not lone.router.status(lone.now)["registration"]["registered"]
     assert lone.run(600_000) == []
 
 

@@ -343,6 +343,8 @@ def test_stray_keepalive_is_answered_where_it_came_from_but_moves_nothing():
         parsed.append(ipv4.parse_icmp_echo(packet, ipv4.parse_ipv4(packet)))
     assert parsed[0] == (True, 3, 4, b"abc")
     _, ident, seq, token = parsed[1]
+    assert len(token) == 8
+    assert token not in (bytes(8), lone.router.tunnels.get(1).echo_token)
     for wrong in (
         (ipv4.build_icmp_echo(HOA_C, HOA_A, True, ident, seq, bytes(8)), COA_C, 40_000),
         (ipv4.build_icmp_echo(HOA_C, HOA_A, True, ident, seq, token), COA_C, 40_001),
@@ -353,6 +355,29 @@ def test_stray_keepalive_is_answered_where_it_came_from_but_moves_nothing():
     tunnel = lone.router.tunnels.get(1)
     assert (tunnel.remote, tunnel.remote_port, tunnel.up) == (COA_C, 40_000, True)
     assert (*LAN_C, 1, -1) in lone.router.forwarding_table()[0]
+    ScriptedPeer(lone).test().register(number=lone.ntp(500))  # a renewal keeps the learnt port
+    assert (tunnel.remote_port, tunnel.up) == (40_000, True)
+
+
+def test_first_probes_of_a_new_tunnel_are_half_a_second_apart():
+    """R3.3.4-2: the first keepalive may be lost."""
+    lone = Lone().registered()
+    ScriptedPeer(lone).establish()
+    start = lone.now
+    lone.run(1600)
+    assert [t - start for t, i in lone.sent if i.tunnel == 1] == [0, 500, 1000, 1500]
+
+
+def test_unchanged_counters_are_idle_and_unknown_tunnels_are_ignored():
+    lone = Lone(peer_idle_ms=60_000).registered()
+    peer = ScriptedPeer(lone)
+    peer.establish()
+    for _ in range(200):
+        peer.answer_echo(lone.run(1000))
+        lone.router.tunnel_traffic(lone.now, 1, 5, 5)
+        lone.router.tunnel_traffic(lone.now, 44, lone.now, 5)
+    assert lone.router.tunnels.get(1) is None
+    assert [i for _, i in lone.sent if i.dst == HOA_C and i.payload[:4] == b"\x01\x22\0\0"]
 
 
 def test_stray_traffic_and_strangers_are_dropped():
