@@ -25,15 +25,24 @@ def octets(value):
     return len(value)
 
 
-def noting(kind, constructor, limit, found):
-    def make(*arguments):
-        value = constructor(*arguments)
+class Noting:
+    """Stands in for a constructor during the imports; notes each large buffer that it makes."""
+
+    def __init__(self, kind, constructor, limit, found):
+        self._kind = kind
+        self._constructor = constructor
+        self._limit = limit
+        self._found = found
+
+    def __call__(self, *arguments):
+        value = self._constructor(*arguments)
         size = octets(value)
-        if size > limit:
-            found.append(f"constructor {kind} {size}")
+        if size > self._limit:
+            self._found.append(f"constructor {self._kind} {size}")
         return value
 
-    return make
+    def __getattr__(self, name):
+        return getattr(self._constructor, name)
 
 
 class ArrayModule:
@@ -67,10 +76,10 @@ def main():
     limit = int(sys.argv[1])
     names = sys.argv[2:]
     found = []
-    ArrayModule.array = noting("array", _real_array, limit, found)
+    ArrayModule.array = Noting("array", _real_array, limit, found)
     sys.modules["array"] = ArrayModule
     for kind in _real:
-        setattr(builtins, kind, noting(kind, _real[kind], limit, found))
+        setattr(builtins, kind, Noting(kind, _real[kind], limit, found))
     try:
         for name in names:
             __import__(name)
