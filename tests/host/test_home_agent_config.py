@@ -151,7 +151,24 @@ def test_a_router_without_a_secret_and_a_spi_given_twice_are_refused():
     found = problem(change_secrets=lambda s: s["router"].append(s["router"][0]))
     assert (found.key, found.value) == ("router[3].spi", "256")
     found = problem(change_secrets=lambda s: s["router"][0].pop("name"))
-    assert found.key == "router[0]" or found.key == "router"
+    assert (found.key, found.allowed) == ("router[0]", "a name or a home_address")
+
+
+def test_a_secret_may_be_given_by_home_address():
+    """Contract of the secrets file: name or home_address, or both if they agree."""
+
+    def by_address(address, **more):
+        def change(secrets):
+            del secrets["router"][0]["name"]
+            secrets["router"][0].update(home_address=address, **more)
+
+        return change
+
+    assert build_config(change_secrets=by_address("192.0.2.129")).routers[HOA_A].associations
+    both = by_address("192.0.2.129", name="A")
+    assert build_config(change_secrets=both).routers[HOA_A].associations
+    found = problem(change_secrets=by_address("192.0.2.200"))
+    assert (found.key, found.value) == ("router[0].home_address", '"192.0.2.200"')
 
 
 def test_all_faults_are_reported_at_once():
@@ -262,3 +279,35 @@ def test_missing_and_broken_files_are_named(files):
     assert "ha.toml" in file_error(files) and "line 1" in file_error(files)
     os.unlink(files / "ha.toml")
     assert "No such file" in file_error(files)
+
+
+@pytest.mark.parametrize("value", ['""', "5", "[]"])
+def test_a_wrong_name_of_the_secrets_file_is_reported_not_opened(files, value):
+    """Issue, Bad input."""
+    text = MAIN.replace('"ha.secrets.toml"', value)
+    (files / "ha.toml").write_text(text)
+    assert f"home_agent.secrets: {value} is refused" in file_error(files)
+
+
+def test_the_socket_can_be_asked_for_whatever_else_is_wrong(files):
+    """A running home agent can be asked while its file is being edited."""
+    for text, socket in (
+        ("home_agent = 5", config.DEFAULT_SOCKET),
+        ("[home_agent]\nsocket = 5", config.DEFAULT_SOCKET),
+        ('[home_agent]\nsocket = "x.sock"\nnonsense = 1', str(files / "x.sock")),
+    ):
+        (files / "ha.toml").write_text(text)
+        assert config.socket_of(files / "ha.toml") == socket
+
+
+def test_a_default_route_is_taken_from_an_implicit_router_beside_all_other_prefixes():
+    """R3.1.1-i4: an Internet gateway; it overlaps everything by nature, but only once."""
+    gateway = {"prefixes": ["0.0.0.0/0", "10.3.0.0/24"], "implicit": True}
+    found = build_config(router(2, **gateway))
+    assert (bytes(4), 0) in [p for r in found.routers.values() for p in r.prefixes]
+
+    def twice(document):
+        for index in (1, 2):
+            document["router"][index].update(prefixes=["0.0.0.0/0"], implicit=True)
+
+    assert "not overlap router[1].prefixes[0]" in problem(twice).allowed
