@@ -36,6 +36,7 @@ def test_importing_the_package_allocates_no_buffer_over_256_octets():
     [
         "POOL = bytearray(300)",
         "POOL = b'x' * 300",
+        "POOL = bytes.fromhex('00' * 300)",
         "def f(pool=bytearray(300)):\n    return pool",
         "def outer():\n    pool = bytearray(300)\n    return lambda: pool\nf = outer()",
         "class Pool:\n    buffer = bytes(300)",
