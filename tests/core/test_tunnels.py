@@ -421,6 +421,31 @@ def test_forged_stray_keepalive_cannot_steal_a_working_tunnel():
     assert lone.router.tunnels.get(1).remote_port == 434
 
 
+@pytest.mark.parametrize("mover", ["a", "c"])
+def test_either_end_may_move_or_tear_down_and_keeps_the_ports(mover):
+    """R3.3.4-i4 R3.3.6-5: whoever started the tunnel."""
+    world = Triangle()
+    world.make_direct(world.c, world.a)
+    world.net.run(2000)
+    one = getattr(world, mover)
+    other = world.c if one is world.a else world.a
+    address = ipv4.address("203.0.113.99")
+    one.attach(0, address)
+    world.net.run_until(
+        lambda: (
+            other.router.tunnels.of_peer(one.hoa).remote == address
+            and world.both_direct(one, other)
+        )
+    )
+    start = world.net.now
+    world.traffic(world.a, world.c, 1000)
+    assert {(d.sport, d.dport) for d in world.net.since(start, "user")} == {(434, 434)}
+    one.router.stop(world.net.now)
+    one.pump()
+    world.net.run(5000)
+    assert [t for t in other.router.tunnels.all() if t.direct] == []
+
+
 def test_uplink_down_takes_every_tunnel_out_of_use():
     world = Triangle()
     world.make_direct(world.c, world.a)
