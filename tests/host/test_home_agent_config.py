@@ -311,3 +311,57 @@ def test_a_default_route_is_taken_from_an_implicit_router_beside_all_other_prefi
             document["router"][index].update(prefixes=["0.0.0.0/0"], implicit=True)
 
     assert "not overlap router[1].prefixes[0]" in problem(twice).allowed
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (router(realm=""), router(realm=5)),
+        (router(realm="a" * 127 + "." + "b" * 125), router(realm="a" * 127 + "." + "b" * 126)),
+        (router(realm="a" * 127), router(realm="a" * 128)),
+        (router(realm="a.b"), router(realm=".a")),
+        (router(realm="a-b"), router(realm="a b")),
+        (router(realm="a_b"), router(realm="a\tb")),
+        (router(realm="e"), router(realm="\u00e9")),
+        (router(name="n" * 64), router(name="n" * 65)),
+        (router(name="n o"), router(name="n\no")),
+        (router(name="5"), router(name=5)),
+        (agent(interface="i" * 15), agent(interface="a/b")),
+        (agent(interface="i"), agent(interface="")),
+        (agent(interface="i0"), agent(interface="i 0")),
+        (agent(interface="i1"), agent(interface=1)),
+        (agent(socket="s" * 99), agent(socket="")),
+        (agent(socket="s"), agent(socket=1)),
+        (agent(keepalive=10), agent(keepalive=65536)),
+        (agent(lifetime_max=65534), agent(lifetime_max=9)),
+        (agent(mtu=608), agent(mtu=607)),
+        (agent(replay_window=4), agent(replay_window=601)),
+        (agent(rate=1, burst=1), agent(rate=0)),
+        (agent(home_networks=[]), agent(home_networks=["10.0.0.0"])),
+    ],
+)
+def test_the_bounds_of_a_value_are_where_they_are_said_to_be(good, bad):
+    """Issue, Bad input: what is allowed is allowed, one step further is not."""
+    assert build_config(good, _by_address)
+    problem(bad)
+
+
+def _by_address(secrets):
+    for entry, number in zip(secrets["router"], (129, 130, 131), strict=True):
+        del entry["name"]
+        entry["home_address"] = f"192.0.2.{number}"
+
+
+@pytest.mark.parametrize(("octets", "good"), [(15, False), (16, True), (64, True), (65, False)])
+def test_the_length_of_a_key_is_bounded(octets, good):
+    """RFC 5944 5.1, threats R13: at least 128 bits."""
+
+    def change(secrets):
+        secrets["router"][0]["key"] = "5a" * octets
+
+    if good:
+        assert build_config(change_secrets=change).routers[HOA_A].associations[256].key == (
+            b"Z" * octets
+        )
+    else:
+        assert problem(change_secrets=change).key == "router[0].key"
