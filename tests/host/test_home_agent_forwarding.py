@@ -480,12 +480,20 @@ def test_icmp_errors_are_never_about_icmp_errors_or_later_fragments_and_are_limi
     error = ipv4.build_icmp_error(HOST_A, 3, 1, 0, udp(HOST_B, HOST_A))
     expired = error[:8] + b"\x01" + error[9:]
     assert world.tunnel(expired) == []
+    for src in (bytes(4), b"\xe0\0\0\1", b"\xff\xff\xff\xff"):
+        assert world.from_outside(udp(src, address("192.0.2.222"))) == []
+        assert world.outside() == []
+    assert world.from_outside(udp(INTERNET, address("192.0.2.222"))) == []
+    assert [ipv4.parse_ipv4(packet).dst for packet in world.outside()] == [INTERNET]
+    probe = ipv4.build_icmp_echo(HOST_A, HOST_B, False, 1, 1)
+    assert len(world.tunnel(probe[:8] + b"\x01" + probe[9:])) == 1
     fragment_ = bytearray(udp(HOST_A, HOST_B, ttl=1))
     fragment_[7] = 5
     assert world.tunnel(bytes(fragment_)) == []
     sent = [world.tunnel(udp(HOST_A, HOST_B, ttl=1)) for _ in range(100)]
-    assert sum(map(len, sent)) == 50
-    assert world.ha.counters["icmp_error_limited"] == 50
+    assert sum(map(len, sent)) == 48
+    assert world.ha.counters["icmp_error_limited"] == 52
+    assert world.ha.bindings[HOA_A].rx_packets == 0
 
 
 # --- IP in IP -------------------------------------------------------------------------------------
