@@ -200,8 +200,8 @@ def test_a_datagram_of_another_uplink_is_of_no_tunnel():
     plane = rig.plane
     before = plane.counters()
     plane._batch[:96] = outer(GOOD_IN_B, PEER_B)
-    plane._in(0, 1)
+    plane._in(0, 1, 1)
     assert rig.changed(before) == {"in_unknown_tunnel_end": 1}
     plane._batch[:96] = outer(GOOD_IN_B, PEER_B)
-    plane._in(0, 0)
+    plane._in(0, 1, 0)
     assert rig.changed(before) == {"in_unknown_tunnel_end": 1, "in_forwarded": 1}

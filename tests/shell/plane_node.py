@@ -87,6 +87,8 @@ def main():
         "tunnel_interface": config.get("tunnel_interface", "haaro0"),
         "uplinks": [{"interface": name} for name in config["uplinks"]],
     }
+    if config.get("cpus"):
+        linux_sockets.cpus = lambda: config["cpus"]
     if config.get("pause") == "connect":
         linux_sockets.tunnel = pausing_tunnel
     machine = LinuxMachine(settings, options, pools)

@@ -17,12 +17,8 @@ import time
 from haaro.compat import const
 from haaro.dataplane import base, table
 from haaro.dataplane.base import BATCH, LAN_RECORD, MAX_TUNNELS, REASONS, UPLINK_RECORD
+from haaro.dataplane.chosen import leaves
 from haaro.dataplane.oversize import fragment, icmp_error, plan
-
-try:
-    from haaro.dataplane import leaves_viper as leaves
-except (ImportError, SyntaxError, AttributeError):  # no code emitter here, or CPython
-    from haaro.dataplane import leaves  # type: ignore[no-redef]
 
 _HINTED = const(1 << 24)
 _CONTROL = const(1 << 24)
@@ -56,6 +52,10 @@ class Port:
         self.base = _ETHERNET if uplink < 0 else _OVERHEAD
 
 
+def _no_lan(buffer, at, octets):
+    return None
+
+
 class Forwarder:
     """State and methods that a packet meets; batch and records are buffers of `POOL_SIZES`."""
 
@@ -70,7 +70,7 @@ class Forwarder:
         self.wanted = bytearray(base.MAX_HINTS)
         self.wanted_any = False
         self._ports: list = []
-        self._lan = None
+        self._lan_write = _no_lan
         self._send: list = [None] * MAX_TUNNELS
         self._rx = [0] * MAX_TUNNELS
         self._tx = [0] * MAX_TUNNELS
@@ -125,13 +125,7 @@ class Forwarder:
             if not octets:
                 break
             done = _aligned(batch, octets, records, first, rest, port.stride, port.base)
-            at = 0
-            if uplink < 0:
-                for _ in range(done):
-                    at += self._out(at)
-            else:
-                for _ in range(done):
-                    at += self._in(at, uplink)
+            at = self._out(0, done) if uplink < 0 else self._in(0, done, uplink)
             self._handled += done
             first += done
             if at < octets:
@@ -166,51 +160,67 @@ class Forwarder:
                 self._cut += 1
                 return first
             self._handled += 1
-            at += self._out(at) if port.uplink < 0 else self._in(at, port.uplink)
+            at = self._out(at, 1) if port.uplink < 0 else self._in(at, 1, port.uplink)
         return first
 
-    def _out(self, at):
-        """Forward the frame at `at` of the batch; return its length."""
+    def _out(self, at, count):
+        """Forward `count` frames from `at` of the batch on; return where they end."""
         batch = self._batch
-        verdict = _outbound(
-            batch, at + _ETHERNET, self._table, self._entries, self._state, self.wanted
-        )
-        if verdict < 0:
-            self._refused[-verdict] += 1
-            length = batch[at + 16] << 8 | batch[at + 17]
-            if verdict == -base.OUT_TOO_BIG:
-                self._icmp(at + _ETHERNET, 3, 4)
-            elif verdict == -base.OUT_TTL_EXCEEDED:
-                self._icmp(at + _ETHERNET, 11, 0)
-            return _ETHERNET + length
-        tunnel = verdict & 0xFF
-        length = verdict >> 8 & 0xFFFF
-        if verdict >= _HINTED:
+        rows = self._table
+        entries = self._entries
+        state = self._state
+        wanted = self.wanted
+        send = self._send
+        tx = self._tx
+        while count:
+            count -= 1
+            verdict = _outbound(batch, at + _ETHERNET, rows, entries, state, wanted)
+            if verdict < 0 or verdict >= _FRAGMENT:
+                at += self._out_rarely(at, verdict)
+                continue
+            if verdict >= _HINTED:
+                self.wanted_any = True
+            tunnel = verdict & 0xFF
+            length = verdict >> 8 & 0xFFFF
+            try:
+                sent = send[tunnel].write(batch, at + 10, length + 4)
+            except OSError:
+                sent = self._again(tunnel, at + 10, length + 4)
+            if sent is None:
+                self._send_errors += 1
+            else:
+                tx[tunnel] += 1
+                self._out_forwarded += 1
+            at += _ETHERNET + length
+        return at
+
+    def _again(self, tunnel, at, octets):
+        """Send once more after an error; return None if that fails too.
+
+        Perhaps it was only the error an ICMP message left on the socket, anyone's: it is cleared
+        by telling, and must not cost a packet.
+        """
+        try:
+            return self._send[tunnel].write(self._batch, at, octets)
+        except OSError:
+            return None
+
+    def _out_rarely(self, at, verdict):
+        """Refuse or cut the frame at `at`; return its length."""
+        batch = self._batch
+        length = batch[at + 16] << 8 | batch[at + 17]
+        at += _ETHERNET
+        if verdict >= 0:
             if verdict & _HINTED:
                 self.wanted_any = True
-            if verdict & _FRAGMENT:
-                self._fragments(tunnel, at + _ETHERNET, length)
-                return _ETHERNET + length
-        if self._transmit(tunnel, at + 10, length + 4):
-            self._tx[tunnel] += 1
-            self._out_forwarded += 1
+            self._fragments(verdict & 0xFF, at, length)
+        else:
+            self._refused[-verdict] += 1
+            if verdict == -base.OUT_TOO_BIG:
+                self._icmp(at, 3, 4)
+            elif verdict == -base.OUT_TTL_EXCEEDED:
+                self._icmp(at, 11, 0)
         return _ETHERNET + length
-
-    def _transmit(self, tunnel, at, octets):
-        """Send a part of the batch into a tunnel; False and counted if it could not be sent."""
-        try:
-            if self._send[tunnel].write(self._batch, at, octets) is not None:
-                return True
-        except OSError:
-            # Perhaps only the error an ICMP message left on the socket, anyone's: it is cleared
-            # by telling, and must not cost a packet.
-            try:
-                if self._send[tunnel].write(self._batch, at, octets) is not None:
-                    return True
-            except OSError:
-                pass
-        self._send_errors += 1
-        return False
 
     def _fragments(self, tunnel, at, length):
         batch = self._batch
@@ -221,7 +231,12 @@ class Forwarder:
         done = 0
         while done < data:
             octets = fragment(batch, at, done, chunk, state)
-            if not self._transmit(tunnel, at + done - 4, octets + 4):
+            try:
+                sent = self._send[tunnel].write(batch, at + done - 4, octets + 4)
+            except OSError:
+                sent = self._again(tunnel, at + done - 4, octets + 4)
+            if sent is None:
+                self._send_errors += 1
                 return
             done += chunk
         self._tx[tunnel] += 1
@@ -241,38 +256,62 @@ class Forwarder:
         if length:
             self._icmp_at = now
             try:
-                self._lan.write(self._scratch, 0, _ETHERNET + length)
+                self._lan_write(self._scratch, 0, _ETHERNET + length)
             except OSError:
                 self._send_errors += 1
 
-    def _in(self, at, uplink):
-        """Forward the datagram at `at` of the batch; return its length."""
+    def _in(self, at, count, uplink):
+        """Forward `count` datagrams from `at` of the batch on; return where they end."""
         batch = self._batch
-        length = batch[at + 34] << 8 | batch[at + 35]
-        tunnel = _tunnel_of(batch, at, self._state, self._last, uplink)
-        if tunnel < 0:
-            if tunnel == -base.IN_UNKNOWN_TUNNEL_END and self._stray(at, length, uplink):
-                self._in_stray += 1
-            else:
-                self._refused[-tunnel] += 1
-            return _OVERHEAD + length
-        self._last = tunnel
-        verdict = _inbound(batch, at + _OVERHEAD, self._table, self._entries, self._state, tunnel)
-        if verdict < 0:
-            self._refused[-verdict] += 1
-            return _OVERHEAD + length
-        self._rx[tunnel] += 1
-        if verdict & _CONTROL:
-            self._divert(at, length, tunnel)
-            return _OVERHEAD + length
-        try:
-            # The Ethernet header lies over the end of the outer headers.
-            if self._lan.write(batch, at + _OVERHEAD - _ETHERNET, length + _ETHERNET) is None:
+        rows = self._table
+        entries = self._entries
+        state = self._state
+        rx = self._rx
+        write = self._lan_write
+        tunnel = self._last
+        while count:
+            count -= 1
+            tunnel = _tunnel_of(batch, at, state, tunnel, uplink)
+            if tunnel < 0:
+                at += self._no_tunnel(at, tunnel, uplink)
+                tunnel = 0
+                continue
+            verdict = _inbound(batch, at + _OVERHEAD, rows, entries, state, tunnel)
+            if verdict < 0 or verdict >= _CONTROL:
+                at += self._in_rarely(at, verdict, tunnel)
+                continue
+            rx[tunnel] += 1
+            length = verdict >> 8
+            try:
+                # The Ethernet header lies over the end of the outer headers.
+                sent = write(batch, at + _OVERHEAD - _ETHERNET, length + _ETHERNET)
+            except OSError:
+                sent = None
+            if sent is None:
                 self._send_errors += 1
             else:
                 self._in_forwarded += 1
-        except OSError:
-            self._send_errors += 1
+            at += _OVERHEAD + length
+        self._last = tunnel
+        return at
+
+    def _in_rarely(self, at, verdict, tunnel):
+        """Refuse the datagram at `at` or divert it to the control plane; return its length."""
+        length = self._batch[at + 34] << 8 | self._batch[at + 35]
+        if verdict < 0:
+            self._refused[-verdict] += 1
+        else:
+            self._rx[tunnel] += 1
+            self._divert(at, length, tunnel)
+        return _OVERHEAD + length
+
+    def _no_tunnel(self, at, verdict, uplink):
+        """Refuse the datagram at `at`, or set it aside as a stray; return its length."""
+        length = self._batch[at + 34] << 8 | self._batch[at + 35]
+        if verdict == -base.IN_UNKNOWN_TUNNEL_END and self._stray(at, length, uplink):
+            self._in_stray += 1
+        else:
+            self._refused[-verdict] += 1
         return _OVERHEAD + length
 
     def _divert(self, at, length, tunnel):

@@ -3,7 +3,7 @@
 Called by the data plane for single packets; works in the batch buffer and allocates nothing.
 """
 
-from haaro.dataplane.leaves import checksum
+from haaro.dataplane.chosen import leaves
 
 
 def plan(batch, at: int, mtu: int) -> int:
@@ -88,6 +88,6 @@ def seal(buffer, at: int, field: int, octets: int) -> None:
     """Write the checksum of `octets` octets at `at` into its field, `field` octets after `at`."""
     buffer[at + field] = 0
     buffer[at + field + 1] = 0
-    s = checksum(buffer, at, octets)
+    s = leaves.checksum(buffer, at, octets)
     buffer[at + field] = s >> 8
     buffer[at + field + 1] = s & 255

@@ -17,7 +17,7 @@ route: tunnel id, 255 = drop. source: the direct tunnel that packets from here m
 """
 
 from haaro.compat import const
-from haaro.dataplane.leaves import find
+from haaro.dataplane.chosen import leaves
 
 ENTRY = 10
 OWN_NETWORK = 1
@@ -100,7 +100,7 @@ class Builder:
     def _split(self, address):
         """Return the offset of the entry that starts at `address`, made if there was none."""
         data = self.data
-        at = find(data, self.entries, address, 0)
+        at = leaves.find(data, self.entries, address, 0)
         if data[at : at + 4] == address:
             return at
         end = self.entries * ENTRY

@@ -23,6 +23,7 @@ class UserspacePlane(Forwarder):
         self._uplinks: dict = {}  # index: (interface, address)
         self._keys: list = [None] * MAX_TUNNELS  # (uplink, local, remote, port)
         self._poll = None
+        self._lan = None
         self._built = table.Builder(built)
         self._aside = table.Builder(aside)
         self.swap([], [])
@@ -41,6 +42,7 @@ class UserspacePlane(Forwarder):
     def attach_lan(self, lan) -> None:
         """Use this LAN attachment (lan/base.py)."""
         self._lan = lan
+        self._lan_write = lan.write
         self._state[base.STATE_ETHERNET : base.STATE_ETHERNET + 14] = lan.ethernet
         self._state[base.STATE_TTL_STEP] = lan.ttl_step
         self._scratch[:14] = lan.ethernet
