@@ -20,7 +20,7 @@ export MICROPYTHON
 # The paths inside a virtual environment are absolute: one that was copied here with the tree is another tree's.
 $(shell [ ! -f $(STAMP) ] || [ "$$(cat $(STAMP))" = "$(CURDIR)" ] || rm -f $(STAMP))
 
-.PHONY: help setup system-packages lint format test demo soak size conformance clean
+.PHONY: help setup system-packages lint format test demo soak differential size conformance clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /#/' | \
@@ -62,6 +62,10 @@ demo: setup  ## three offices in network namespaces find the direct path; report
 
 soak: setup  ## ten minutes of demo traffic: heap growth, token renewals; report in build/soak
 	$(BIN)/haaro lab soak --out $(BUILD)/soak
+
+# SEED= repeats a run, COUNT= is the number of messages.
+differential: $(STAMP)  ## wire on CPython and MicroPython: 100000 generated messages, compared
+	$(BIN)/python -m tests.differential.run --count $(or $(COUNT),100000) $(if $(SEED),--seed $(SEED))
 
 size: $(STAMP)  ## .mpy size of every file that the router imports
 	@$(BIN)/python -m tests.meta.mpy_size
