@@ -92,7 +92,7 @@ class Lone:
         for name, value in options.items():
             assert hasattr(self.settings, name)
             setattr(self.settings, name, value)
-        self.now = 1_000_000
+        self.now = 0
         self.sent = []
         self.events = []
         self.home_agent_answers = True  # the keepalives of run()

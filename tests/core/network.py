@@ -210,7 +210,7 @@ class Network:
     """
 
     def __init__(self, delay_ms=10, loss=0.0, seed=0):
-        self.now = 1_000_000
+        self.now = 0
         self.delay_ms = delay_ms
         self.loss = loss
         self.owners = {}
