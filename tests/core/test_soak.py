@@ -1,4 +1,4 @@
-"""Random faults from a seed; after each the network is whole again and every pair must be direct."""
+"""Random faults from a seed; then the network is whole again and every pair must be direct."""
 
 import itertools
 import random
