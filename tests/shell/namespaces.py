@@ -97,6 +97,9 @@ class Node:
         try:
             return json.loads(line)
         except ValueError:
+            # What ends in a traceback ends by itself; the rest of it is wanted.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(3)
             self.process.kill()
             raise AssertionError(line.decode() + self.process.stdout.read().decode()) from None
 
