@@ -353,6 +353,16 @@ def test_a_tunnel_that_is_deleted_or_whose_uplink_closes_carries_nothing():
     assert not rig.plane.set_tunnel(0, 0, LOCAL, AGENT, 434, 1468, AGENT)
 
 
+def test_an_uplink_that_is_opened_again_with_its_address_keeps_its_tunnels():
+    """A new gateway or MTU is no reason to lose what is in the queues."""
+    rig = registered()
+    rig.from_tunnel(inner(AGENT_HOST, "10.1.0.10"))
+    rig.plane.open_uplink(0, "wan", LOCAL, 1400)
+    rig.from_lan(inner("10.1.0.10", AGENT_HOST))
+    rig.turn()
+    assert len(rig.to_lan()) == len(rig.to_tunnels()) == 1
+
+
 def test_sending_for_the_control_plane():
     rig = registered()
     packet = ipv4.build_icmp_echo(HOME, AGENT, False, 1, 1, b"")

@@ -180,6 +180,17 @@ def test_an_uplink_is_followed_through_its_addresses_routes_and_carrier(net):
                 ):
                     assert line.startswith("[0, ") and time.monotonic() < deadline, (command, line)
                     line = watcher.stdout.readline()
+        # Made anew at one go: told as down, then up.
+        batch = (
+            "link del wan\nlink add wan type veth peer name wan netns "
+            f"{net.names['r2']}\nlink set wan mtu 1400\nlink set wan up\n"
+            "address add 10.99.0.9/24 dev wan\n"
+        )
+        command = net.inside("r1", "ip", "-batch", "-")
+        subprocess.run(command, input=batch, text=True, check=True)
+        assert watcher.stdout.readline() == "[0, false, null, null, 0]\n"
+        net.ip("r2", "link", "set", "wan", "up")
+        assert watcher.stdout.readline() == "[0, true, [10, 99, 0, 9], null, 1400]\n"
         net.ip("r2", "link", "set", "wan", "down")
         assert watcher.stdout.readline() == "[0, false, null, null, 0]\n"
     finally:

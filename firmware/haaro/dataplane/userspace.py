@@ -50,7 +50,12 @@ class UserspacePlane(Forwarder):
             self._add_port(pair, -1)
 
     def open_uplink(self, index: int, interface: str, address: bytes, mtu: int = 1500) -> None:
-        """Receive tunnelled packets for `address`; raises OSError. Replaces what was open."""
+        """Receive tunnelled packets for `address`; raises OSError.
+
+        Replaces what was open; if that has this address, it and its tunnels stay as they are.
+        """
+        if self._uplinks.get(index) == (interface, address):
+            return
         self.close_uplink(index)
         pairs = self._sockets.tunnel_pairs(interface, address)
         self._uplinks[index] = (interface, address)

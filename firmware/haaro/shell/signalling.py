@@ -16,18 +16,20 @@ class Signalling:
     def __init__(self, sockets) -> None:
         self._sockets = sockets
         self._poll = None
-        self._open: dict = {}  # uplink: (receiver, sender)
+        self._open: dict = {}  # uplink: (receiver, sender, (interface, address))
         self.send_errors = 0
         self.malformed = 0
 
     def register(self, poll) -> None:
         """Have the receive sockets, now and later, watched by `poll`."""
         self._poll = poll
-        for receiver, _ in self._open.values():
+        for receiver, _, _ in self._open.values():
             poll.register(receiver, 1)
 
     def open(self, uplink: int, interface: str, address: bytes) -> None:
-        """Receive and send as `address`; replaces what was open. Raises OSError."""
+        """Receive and send as `address`; replaces what was open, unless it is. Raises OSError."""
+        if uplink in self._open and self._open[uplink][2] == (interface, address):
+            return
         self.close(uplink)
         # The sender first: from the bind on it keeps the kernel from answering "unreachable".
         sender = self._sockets.datagram(interface, address)
@@ -36,18 +38,18 @@ class Signalling:
         except OSError:
             sender.close()
             raise
-        self._open[uplink] = (receiver, sender)
+        self._open[uplink] = (receiver, sender, (interface, address))
         if self._poll:
             self._poll.register(receiver, 1)
 
     def close(self, uplink: int) -> None:
         """Close the sockets of an uplink, if open."""
-        both = self._open.pop(uplink, None)
-        if both:
+        opened = self._open.pop(uplink, None)
+        if opened:
             if self._poll:
-                self._poll.unregister(both[0])
-            both[0].close()
-            both[1].close()
+                self._poll.unregister(opened[0])
+            opened[0].close()
+            opened[1].close()
 
     def send(self, uplink: int, dst: bytes, dport: int, payload: bytes) -> bool:
         """Send a datagram from port 434 of the uplink's address; False and counted on failure."""
@@ -63,7 +65,7 @@ class Signalling:
 
     def receive(self, obj) -> tuple | None:
         """Return (uplink, src, sport, dst, dport, data) of the next datagram of socket `obj`."""
-        for uplink, (receiver, _) in self._open.items():
+        for uplink, (receiver, _, _) in self._open.items():
             if receiver is obj:
                 return self._next(uplink, receiver)
         return None

@@ -18,6 +18,7 @@ _UP_AND_RUNNING = const(0x41)
 _IFA_SECONDARY = const(0x01)
 _MAIN = const(254)
 _NO_METRIC = const(0)
+_DOWN = (False, None, None, 0)
 
 
 class LinuxNetdev:
@@ -29,7 +30,8 @@ class LinuxNetdev:
     def __init__(self, interfaces: list, routing) -> None:
         self._routing = routing
         self._interfaces = interfaces
-        self._known: list = [(False, None, None, 0)] * len(interfaces)
+        self._known: list = [_DOWN] * len(interfaces)
+        self._indexes = [0] * len(interfaces)
         self._changes: list = []
         self._requests = netlink.Netlink()
         self._events = netlink.Netlink(
@@ -56,10 +58,15 @@ class LinuxNetdev:
         for i, interface in enumerate(self._interfaces):
             index, flags, found = self._routing.link(interface)
             address = addresses.get(index)
-            state = (False, None, None, 0)
+            state = _DOWN
             if address and flags & _UP_AND_RUNNING == _UP_AND_RUNNING:
                 mtu = struct.unpack("@I", found[_IFLA_MTU])[0]
                 state = (True, bytes(address), gateways.get(index), mtu)
+            if self._known[i][0] and index != self._indexes[i]:
+                # The interface was made anew: sockets on the old one are deaf.
+                self._changes.append((i,) + _DOWN)
+                self._known[i] = _DOWN
+            self._indexes[i] = index
             if state != self._known[i]:
                 self._known[i] = state
                 self._changes.append((i,) + state)
