@@ -17,7 +17,7 @@ from rich.console import Console
 from haaro_host.lab import claims, plan, processes
 from haaro_host.lab.capture import Captures
 from haaro_host.lab.evidence import NAMES, Evidence
-from haaro_host.lab.facts import Claim, Facts, PathFigures, Switch
+from haaro_host.lab.facts import Claim, Facts, PathFigures, Switch, more, own_loss
 from haaro_host.lab.lab import ROUTERS, Lab
 from haaro_host.lab.pcap import Times
 from haaro_host.lab.plain import PlainChain
@@ -102,10 +102,12 @@ class Demo:
             self.facts.registered_s = lab.start_all(self.say)
             self._began = time.monotonic()
             yield
-            self._collect()
         finally:
             if self._probe:
                 self._probe.stop()
+            # Also after a failure: what the routers say then is what explains it.
+            with suppress(LabError):
+                self._collect()
             with suppress(LabError):
                 self.facts.recorded = self.captures.stop()
             lab.down()
@@ -187,11 +189,15 @@ class Demo:
         since = time.time()
         ends = self.mover.host, self.peer.host
         figures.rtt_ms = self.hosts.ping(*ends)
+        before = self._own_loss()
         stream = self.hosts.iperf_tcp(*ends, self.options.tcp_s)
+        figures.own_loss_tcp = more(before, self._own_loss())
         figures.tcp_mbit_s, figures.retransmits = stream["mbit_s"], int(stream["retransmits"])
         moving = Transfer(self.hosts, *ends, self.options.file_octets, None, f"file-{path}")
         self.note_transfer(f"file, {path}", moving)
+        before = self._own_loss()
         figures.small_packets_per_s = self.hosts.iperf_small(*ends, self.options.small_s)
+        figures.own_loss_small = more(before, self._own_loss())
         self._spans.append((figures, since, time.time()))
         self.say(
             f"{path.replace('_', ' ')}: {figures.rtt_ms:.2f} ms, {figures.tcp_mbit_s:.0f} Mbit/s "
@@ -356,6 +362,16 @@ class Demo:
                     f"  [cyan]{1000 * (each.time - first):6.1f} ms  {each.from_office or 'HA'} > "
                     f"{each.to_office or 'HA'}  {name}, {by}[/]"
                 )
+
+    def _own_loss(self) -> dict[str, int]:
+        """{router: packets its data plane has lost itself until now} of the two routers."""
+        lost = {}
+        for office in (self.mover, self.peer):
+            status = self.lab.node_status(office.node)
+            if status is None:
+                raise LabError(f"router {office.name} does not answer")
+            lost[office.name] = own_loss(status)
+        return lost
 
     def _collect(self) -> None:
         """Ask everybody one last time while they still run."""

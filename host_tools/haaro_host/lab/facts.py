@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+# What of a data plane's `own_loss` is loss; the other entries are totals.
+_LOSSES = ("socket_drops", "cut", "send_errors", "port_errors")
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -37,12 +40,18 @@ class Switch:
 
 @dataclass
 class PathFigures:
-    """What one path does: milliseconds, Mbit/s, datagrams a second."""
+    """What one path does: milliseconds, Mbit/s, datagrams a second.
+
+    `own_loss_*`: packets that the routers lost themselves during the TCP stream and during the
+    flood of small datagrams, by router.
+    """
 
     rtt_ms: float | None = None
     tcp_mbit_s: float | None = None
     retransmits: int | None = None
     small_packets_per_s: int | None = None
+    own_loss_tcp: dict[str, int] | None = None
+    own_loss_small: dict[str, int] | None = None
     packets_by_home_agent: int | None = None
     packets_direct: int | None = None
 
@@ -91,3 +100,14 @@ class Facts:
             for name, status in self.router_status.items()
             if "data_plane" in status
         }
+
+
+def own_loss(status: dict[str, Any]) -> int:
+    """Packets that the data plane of the router with this status has lost itself since its start."""
+    counts = status["data_plane"]["own_loss"]
+    return sum(counts.get(reason, 0) for reason in _LOSSES)
+
+
+def more(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    """How much each entry has grown."""
+    return {name: after[name] - before[name] for name in before}

@@ -26,8 +26,6 @@ _SWITCHES = (
     ("fall_back", "direct path cut, to home agent"),
     ("return", "cut mended, to direct"),
 )
-# Of the data plane's own loss the reasons that are losses; the rest are totals.
-_LOSSES = ("socket_drops", "cut", "unrecorded", "send_errors", "port_errors")
 
 
 def write(facts: Facts, out: Path) -> Path:
@@ -56,6 +54,8 @@ def as_json(facts: Facts, out: Path) -> dict[str, Any]:
         "tcp_mbit_s": _by_path(facts, "tcp_mbit_s"),
         "tcp_retransmits": _by_path(facts, "retransmits"),
         "small_packets_per_s": _by_path(facts, "small_packets_per_s"),
+        "own_loss_tcp": _by_path(facts, "own_loss_tcp"),
+        "own_loss_small_packets": _by_path(facts, "own_loss_small"),
         "packets_by_home_agent": _by_path(facts, "packets_by_home_agent"),
         "router_heap_bytes": facts.heap(),
         "router_own_loss": facts.own_loss(),
@@ -74,7 +74,7 @@ def show(facts: Facts, console: Console) -> None:
     console.print(_switch_table(facts))
     console.print(Panel(drawing(facts), title="who talks to whom",
                         subtitle="captured packets", expand=False))  # fmt: skip
-    console.print(_own_loss_line(facts))
+    console.print(_own_loss_lines(facts))
     console.print("user traffic is not encrypted: RFC 6521 protects signalling only")
     for claim in facts.claims:
         mark = "[green]observed[/]" if claim.observed else "[bold red]NOT observed[/]"
@@ -138,13 +138,19 @@ def _switch_table(facts: Facts) -> Table:
     return table
 
 
-def _own_loss_line(facts: Facts) -> str:
-    lost = {
-        router: ", ".join(f"{name} {loss[name]}" for name in _LOSSES if loss.get(name))
-        for router, loss in facts.own_loss().items()
-    }
-    said = "; ".join(f"{router}: {text or 'none'}" for router, text in lost.items())
-    return f"lost by the routers themselves: {said or 'not known'}"
+def _own_loss_lines(facts: Facts) -> str:
+    def said(attribute: str) -> str:
+        parts = []
+        for key, name in _PATHS:
+            lost = getattr(facts.paths.get(key, PathFigures()), attribute)
+            if lost is not None:
+                parts.append(f"{name} {sum(lost.values())}")
+        return ", ".join(parts) or "not measured"
+
+    return (
+        f"packets lost by the routers themselves under saturating TCP: {said('own_loss_tcp')}\n"
+        f"under as many small datagrams as the sender can make: {said('own_loss_small')}"
+    )
 
 
 def _switch_json(switch: Switch) -> dict[str, Any]:
