@@ -103,7 +103,7 @@ class Facts:
 
 
 def own_loss(status: dict[str, Any]) -> int:
-    """Packets that the data plane of the router with this status has lost itself since its start."""
+    """Packets lost since its start by the data plane of the router with this status."""
     counts = status["data_plane"]["own_loss"]
     return sum(counts.get(reason, 0) for reason in _LOSSES)
 
