@@ -44,6 +44,7 @@ class Lab:
         self.logs = logs or self.run / "logs"
         self.files = configuration.Files(self.run)
         self.state = State(self.run / "state.json")
+        self._lock_path = RUN / f"{name}.lock"
         self._die_with_parent = die_with_parent
         self._exclusive = False
 
@@ -90,7 +91,9 @@ class Lab:
     def down(self, say: Progress = lambda line: None) -> list[str]:
         """Stop and remove everything; idempotent. What was done, line by line."""
         with self.exclusively():
-            return self._take_down(say)
+            done = self._take_down(say)
+            self._lock_path.unlink(missing_ok=True)
+            return done
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -101,9 +104,12 @@ class Lab:
         system.require(system.TOOLS_FOR_UP)
         system.prepare_run()
         RUN.mkdir(parents=True, exist_ok=True)
-        with (RUN / f"{self.name}.lock").open("w") as handle:
+        with self._lock_path.open("w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # `down` removes the file: a lock on one that is gone locks nobody out.
+                if not os.path.samestat(os.fstat(handle.fileno()), self._lock_path.stat()):
+                    raise OSError("the lock file was replaced")
             except OSError as error:
                 raise LabError(
                     f"another command is working on the lab {self.name!r} right now"
