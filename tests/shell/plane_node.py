@@ -34,15 +34,17 @@ def pausing_tunnel(interface, local, remote, port):
     return sender
 
 
-def queued(sender):
-    """Return how many datagrams a sending socket has received."""
-    count = 0
+_received = [0]
+
+
+def received(sender):
+    """Return how many datagrams a sending socket has received up to now."""
     try:
         while sender and sender.recv(2048):
-            count += 1
+            _received[0] += 1
     except OSError:
         pass
-    return count
+    return _received[0]
 
 
 def tunnel(machine, row):
@@ -74,7 +76,7 @@ def status(machine, control, stray, signalling):
         "signalling": signalling,
         "warnings": machine.warnings,
         "heap": gc.mem_alloc(),
-        "tunnel_socket_had": queued(plane._send[0]),
+        "tunnel_socket_had": received(plane._send[0]),
     }
 
 

@@ -50,7 +50,7 @@ class Netlink:
             flags |= ACK
         message = struct.pack("@IHHII", _HEADER + len(body), kind, flags, self._sequence, 0)
         self.socket.send(message + body)
-        answer = []
+        answer: list = []
         while True:
             data = self.socket.recv(_RECEIVE)
             for kind, sequence, body in messages(data):

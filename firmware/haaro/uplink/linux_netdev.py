@@ -58,7 +58,7 @@ class LinuxNetdev:
         for i, interface in enumerate(self._interfaces):
             index, flags, found = self._routing.link(interface)
             address = addresses.get(index)
-            state = _DOWN
+            state: tuple = _DOWN
             if address and flags & _UP_AND_RUNNING == _UP_AND_RUNNING:
                 mtu = struct.unpack("@I", found[_IFLA_MTU])[0]
                 state = (True, bytes(address), gateways.get(index), mtu)
@@ -73,7 +73,7 @@ class LinuxNetdev:
 
     def _gateways(self):
         """Return {interface index: gateway} of the main table's best default routes."""
-        best = {}
+        best: dict = {}
         for _, body in self._requests.dump(_GET_ROUTE, struct.pack("@BBBBBBBBI", 2, *bytes(8))):
             if body[1] != 0 or body[4] != _MAIN or body[0] != 2:
                 continue
