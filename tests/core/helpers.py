@@ -275,7 +275,8 @@ class ScriptedPeer:
         )
         if code <= 2:
             for asked in request.all(extensions.MobileNetworkRequest):
-                extensions.append_mobile_network_ack(reply, 0, asked.prefix, asked.plen)
+                ack = how.get("ack", 0)
+                extensions.append_mobile_network_ack(reply, ack, asked.prefix, asked.plen)
             extensions.append_udp_tunnel_reply(reply, 0, True, 1)
             if coas:
                 extensions.append_care_of_addresses(reply, list(coas))

@@ -437,6 +437,21 @@ def test_new_care_of_address_retargets_the_tunnel():
     assert (tunnel.id, tunnel.remote, tunnel.up) == (1, COA_C2, False)
 
 
+def test_moved_tunnel_carries_traffic_only_after_a_new_proof():
+    """R3.3.4-3 R3.3.6-6"""
+    lone, peer = pair(mutual_registration=False)
+    peer.register()
+    echo = ipv4.build_icmp_echo(HOA_C, HOA_A, False, 5, 1, b"first")
+    peer.answer_echo(lone.packet(echo, 1) + lone.run(0))
+    assert (*LAN_C, 1, -1) in lone.router.forwarding_table()[0]
+    peer.coa = COA_C2
+    peer.test().register()
+    assert (*LAN_C, 0, 0) in lone.router.forwarding_table()[0]
+    lone.run(300)
+    peer.answer_echo(lone.packet(echo, 1) + lone.run(300))
+    assert (*LAN_C, 1, -1) in lone.router.forwarding_table()[0]
+
+
 def test_same_request_again_keeps_the_tunnel_as_it_is():
     """R3.3.3-18"""
     lone, peer = pair(mutual_registration=False)

@@ -157,7 +157,7 @@ def test_unanswered_first_request_is_repeated_while_traffic_wants_it():
     for _ in range(40):
         lone.router.traffic_wanted(lone.now, 0)
         items += lone.run(500)
-    assert len(peer.peer_requests(items)) >= 4
+    assert 4 <= len(peer.peer_requests(items)) <= 6
     assert lone.now - start == 20_000
 
 
@@ -168,6 +168,14 @@ def test_registration_of_the_peer_first_lets_all_its_prefixes_go_direct_at_once(
     peer.accept(items)
     peer.answer_echo(lone.run(0))
     assert direct(lone) == [(*LAN_C, 1, -1)]
+
+
+def test_network_that_the_peer_refuses_is_told():
+    """R3.3.3-14: the other side of it."""
+    lone, peer, items = requesting()
+    peer.accept(items, ack=2)
+    assert lone.counter("peer_network_refused") == 1
+    assert ("log", "warning", "192.0.2.131 refused 10.1.0.0/24") in lone.events
 
 
 def test_request_is_given_up_when_no_traffic_wants_it():

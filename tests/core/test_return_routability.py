@@ -131,6 +131,16 @@ def test_test_message_that_does_not_match_changes_nothing(counter, deliver):
     assert snapshot(lone.router, lone.now) == before
 
 
+def test_cot_to_another_of_our_addresses_is_not_taken():
+    """R3.2-i2: the care-of token is of the address that asked."""
+    lone, items = wanted()
+    _, cot = good_tests(lone, items)
+    lone.router.uplink_changed(lone.now, 1, True, COA_C)
+    lone.outside(HOA_C, cot, dst=COA_C, uplink=1)
+    assert lone.router.counters.as_dict() == {"test_other_address": 1}
+    assert lone.router.cache.get(HOA_C).care_of_keygen_tokens == {}
+
+
 def test_cookie_is_used_once():
     lone, items = wanted()
     hot, _ = good_tests(lone, items)

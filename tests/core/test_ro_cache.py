@@ -14,6 +14,7 @@ from tests.core.helpers import (
     LAN_C,
     Lone,
     ScriptedPeer,
+    Triangle,
 )
 
 DEFAULT = (bytes(4), 0)
@@ -175,6 +176,25 @@ def test_static_krm_is_part_of_the_cache_and_permanently_active():
     assert lone.peer_status()["rrstate"] == "ACTIVE"
     assert lone.peer_status()["static_krm"]
     assert "kkkk" not in str(lone.router.status(lone.now))
+
+
+def test_at_most_two_of_our_addresses_are_kept_for_a_correspondent():
+    """R3.1.2-i4"""
+    world = Triangle()
+    world.make_direct(world.c, world.a)
+    for n in range(5):
+        world.c.attach(0, ipv4.address(f"203.0.113.{50 + n}"))
+        world.net.run(1500)
+        world.make_direct(world.c, world.a)
+    record = world.c.router.cache.get(HOA_A)
+    newest = {ipv4.address("203.0.113.54"), ipv4.address("203.0.113.53")}
+    assert set(record.rr_states) == newest
+    for table in (
+        record.care_of_nonce_indices,
+        record.care_of_keygen_tokens,
+        record.care_of_token_at,
+    ):
+        assert set(table) <= newest
 
 
 def test_outbound_only_is_noted_and_sets_the_nat_states_false():
