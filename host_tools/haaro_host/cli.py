@@ -17,6 +17,8 @@ _PARTS = (
     ("status", "router_cli", "status"),
     ("stop", "router_cli", "stop"),
     ("lab", "lab.cli", "app"),
+    ("decode", "decode.cli", "decode"),
+    ("wireshark", "wireshark_cli", "app"),
 )
 
 

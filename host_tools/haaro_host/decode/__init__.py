@@ -1,0 +1,1 @@
+"""`haaro decode`: Mobile IP datagrams from hex, files, captures and interfaces, made readable."""
