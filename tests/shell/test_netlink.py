@@ -15,6 +15,8 @@ RULES = [
     "4340:\tfrom all lookup main suppress_prefixlength 0 proto 43",
     "4341:\tfrom 192.0.2.129 lookup 434 proto 43",
     "4341:\tfrom 10.1.0.0/24 lookup 434 proto 43",
+    "4342:\tfrom 192.0.2.129 blackhole proto 43",
+    "4342:\tfrom 10.1.0.0/24 blackhole proto 43",
     "4370:\tfrom 10.99.0.1 lookup 4340 proto 43",
     "32766:\tfrom all lookup main",
     "32767:\tfrom all lookup default",
@@ -95,7 +97,10 @@ def test_start_reconciles_what_a_kill_left(net):
             "4341:\tfrom 192.0.2.140 lookup 434 proto 43",
             "4341:\tfrom 10.1.0.0/25 lookup 434 proto 43",
             "4341:\tfrom 10.1.0.128/25 lookup 434 proto 43",
-            RULES[4],
+            "4342:\tfrom 192.0.2.140 blackhole proto 43",
+            "4342:\tfrom 10.1.0.0/25 blackhole proto 43",
+            "4342:\tfrom 10.1.0.128/25 blackhole proto 43",
+            RULES[6],
         ]
         assert "192.0.2.129" not in net.ip("r1", "address")
         one.stop()

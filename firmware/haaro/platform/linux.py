@@ -98,7 +98,7 @@ class LinuxMachine:
         routing = self._routing
         kernel_end = self._interface
         our_end = kernel_end[:-1] + "1" if kernel_end[-1] == "0" else kernel_end + "p"
-        routing.clear(kernel_end)
+        routing.clear(kernel_end, [(settings.home_address, 32)] + settings.networks)
         macs = (b"\x02\x68" + settings.home_address, b"\x02\x69" + settings.home_address)
         indexes = routing.make_pair(kernel_end, our_end, macs, _MTU)
         for index in indexes:

@@ -58,7 +58,9 @@ _TUNNELS = const(434)
 _UPLINKS = const(4340)
 _PRIORITY_MAIN = const(4340)
 _PRIORITY_HOME = const(4341)
+_PRIORITY_GUARD = const(4342)
 _PRIORITY_UPLINKS = const(4370)
+_BLACKHOLE = const(6)
 _PROTOCOL = const(43)
 _ALIAS = "haaro"
 _ENOENT = const(2)
@@ -73,21 +75,33 @@ class LinuxRouting:
     def __init__(self) -> None:
         self._netlink = netlink.Netlink()
 
-    def clear(self, interface: str) -> None:
+    def clear(self, interface: str, guarded: list | None = None) -> None:
         """Remove all that an earlier run left: rules, routes and the pair `interface`.
 
-        Raises OSError(EEXIST) if a link of that name is not ours.
+        What carries a source in `guarded`, (prefix4, length), is dropped from now on when no
+        tunnel takes it: between two runs, too, it must not leave by the uplink. Raises
+        OSError(EEXIST), and changes nothing, if a link of that name is not ours.
         """
+        index, _, found = self.link(interface)
+        if index and found.get(_IFLA_ALIAS, b"").rstrip(b"\0") != _ALIAS.encode():
+            raise OSError(_EEXIST, "%s exists and is not haaro's" % interface)
+        guarded = guarded or []
+        for source, plen in guarded:
+            try:
+                self._add_rule(_PRIORITY_GUARD, 0, source, b"", plen, _BLACKHOLE)
+            except OSError as error:
+                if error.errno != _EEXIST:
+                    raise
         for _, body in self._netlink.dump(_GET_RULE, _rule(0, 0)):
-            if attributes(body, 12).get(_FRA_PROTOCOL) == bytes((_PROTOCOL,)):
+            found = attributes(body, 12)
+            if body[7] == _BLACKHOLE and (found.get(_FRA_SOURCE), body[2]) in guarded:
+                continue
+            if found.get(_FRA_PROTOCOL) == bytes((_PROTOCOL,)):
                 self._forgiving(_DEL_RULE, body)
         for _, body in self._netlink.dump(_GET_ROUTE, _route(0, 0)):
             if body[5] == _PROTOCOL:
                 self._forgiving(_DEL_ROUTE, body)
-        index, _, found = self.link(interface)
         if index:
-            if found.get(_IFLA_ALIAS, b"").rstrip(b"\0") != _ALIAS.encode():
-                raise OSError(_EEXIST, "%s exists and is not haaro's" % interface)
             self._netlink.request(_DEL_LINK, 0, _link(index))
 
     def link(self, interface: str) -> tuple:
@@ -174,11 +188,13 @@ class LinuxRouting:
             body = struct.pack("@BBBBBBBBI", _AF_INET, 0, 0, 0, 0, _PROTOCOL, 0, 1, 4) + body[12:]
             self._netlink.request(_NEW_ROUTE, netlink.CREATE | netlink.REPLACE, body)
 
-    def _add_rule(self, priority, table, source, more=b"", plen=32):
-        body = _rule(plen if source else 0, 1)
+    def _add_rule(self, priority, table, source, more=b"", plen=32, action=1):
+        body = _rule(plen if source else 0, action)
         if source:
             body += attribute(_FRA_SOURCE, source)
-        body += number(_FRA_PRIORITY, priority) + number(_FRA_TABLE, table)
+        body += number(_FRA_PRIORITY, priority)
+        if table:
+            body += number(_FRA_TABLE, table)
         body += attribute(_FRA_PROTOCOL, bytes((_PROTOCOL,))) + more
         self._netlink.request(_NEW_RULE, netlink.CREATE | netlink.EXCLUSIVE, body)
 
