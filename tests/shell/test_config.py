@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from haaro.shell import config
 
 KEY = "00112233445566778899aabbccddeeff"
@@ -63,7 +64,7 @@ def test_a_complete_file_gives_settings_and_options(write):
 @pytest.mark.parametrize(
     ("change", "key", "value", "allowed"),
     [
-        ({"nework": []}, "nework", "unknown key", "networks"),
+        ({"network": []}, "network", "unknown key", "networks"),
         ({"home_agent": None}, "home_agent", "missing", "required"),
         ({"home_address": "192.0.2"}, "home_address", "192.0.2", "IPv4 unicast address"),
         ({"home_address": "224.0.0.1"}, "home_address", "224.0.0.1", "IPv4 unicast address"),

@@ -44,7 +44,7 @@ def _probe_past(stage: Stage, at: float) -> None:
 
 
 def test_each_office_learns_those_that_registered_before_it(stage: Stage) -> None:
-    """R3.1.1-2, R3.1.1-4, R3.1.1-8: A knows nobody, B knows A, C knows A and B."""
+    """R3.1.1-2, R3.1.1-4, R8-i1: A knows nobody, B knows A, C knows A and B."""
     for office in plan.OFFICES:
         assert registered(stage.status(office.node))
         assert stage.status(office.node)["registration"]["care_of_address"] == (
