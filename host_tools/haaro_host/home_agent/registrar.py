@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from haaro.wire import auth, extensions, ipv4, registration
 from haaro_host.home_agent import registration as rules
+from haaro_host.home_agent.advertiser import Advertiser
 from haaro_host.home_agent.bindings import Binding
 from haaro_host.home_agent.bucket import TokenBucket
 from haaro_host.home_agent.clock import difference, stamp
@@ -26,6 +27,7 @@ class Registrar:
     def __init__(self, state: State) -> None:
         """Work on `state`."""
         self._state = state
+        self._advertiser = Advertiser()
         self._warnings = TokenBucket(_WARNINGS_A_SECOND, _WARNINGS_BURST)
 
     def receive(
@@ -214,6 +216,7 @@ class Registrar:
                     self._state.bindings.values(),
                     self._state.config,
                     association,
+                    self._advertiser,
                 )
         return reply
 

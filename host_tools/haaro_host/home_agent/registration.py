@@ -7,8 +7,9 @@ state and sends nothing. Called by core, in this order, only with authentic and 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from haaro.wire import auth, extensions, prefixes, registration
+from haaro.wire import auth, extensions, registration
 from haaro.wire.ipv4 import PROTOCOL_IPIP
+from haaro_host.home_agent.advertiser import Advertiser
 from haaro_host.home_agent.bindings import IPIP, UDP, Binding
 from haaro_host.home_agent.config import Config, RouterConfig, SecurityAssociation
 
@@ -178,26 +179,17 @@ def append_advertisement(
     bindings: Iterable[Binding],
     config: Config,
     association: SecurityAssociation,
+    advertiser: Advertiser,
 ) -> None:
     """Append the Prefix Advertisement (RFC 6521 3.1.1, 5.5), cut to the configured reply size.
 
-    Eligible: registered routers that set A, without the requester. In order of priority, but the
-    solicited one first. None is appended when no router is eligible.
+    None is appended when no router is eligible.
     """
-    eligible = []
-    for binding in bindings:
-        router = config.routers[binding.home_address]
-        if binding.advertise and binding.home_address != requester:
-            first = binding.home_address == capability.home_address  # None unless S is set
-            order = (not first, router.priority, binding.home_address)
-            # Neighbours side by side: most need one octet then (RFC 6521 4.1).
-            networks = [(prefix, plen, router.realm) for prefix, plen in sorted(binding.prefixes)]
-            eligible.append((order, (binding.home_address, binding.outbound_only, networks)))
-    eligible.sort(key=lambda entry: entry[0])
     signature = bytearray()
     auth.append_mobile_home(signature, association.spi, association.algorithm, association.key)
     used = len(reply) + _ADVERTISEMENT_HEADER + len(signature)
     limit = max(0, config.advertisement_octets - used)
-    data, _ = prefixes.build_advertisement([entry for _, entry in eligible], limit)
+    solicited = capability.home_address  # None unless S is set
+    data = advertiser.data(config, bindings, requester, solicited, limit)
     if data:
         extensions.append_prefix_advertisement(reply, data)
