@@ -15,14 +15,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def pins() -> dict[str, str]:
-    """Return {normalised name: version} of requirements-dev.txt, every line of which is a pin."""
-    found = {}
-    for line in (ROOT / "requirements-dev.txt").read_text().splitlines():
-        requirement = line.split("#")[0].split(";")[0].strip()
-        if requirement:
-            match = re.fullmatch(r"([\w.-]+)==([\w.]+)", requirement)
-            assert match, f"not pinned to one version: {line}"
-            found[re.sub(r"[-_.]+", "-", match[1]).lower()] = match[2]
+    """Return {normalised name: version} of all requirements-*.txt; every line of them is a pin."""
+    found: dict[str, str] = {}
+    for path in sorted(ROOT.glob("requirements-*.txt")):
+        for line in path.read_text().splitlines():
+            requirement = line.split("#")[0].split(";")[0].strip()
+            if requirement:
+                match = re.fullmatch(r"([\w.-]+)==([\w.]+)", requirement)
+                assert match, f"{path.name}: not pinned to one version: {line}"
+                name = re.sub(r"[-_.]+", "-", match[1]).lower()
+                assert found.setdefault(name, match[2]) == match[2], f"{path.name}: {line}"
     return found
 
 
