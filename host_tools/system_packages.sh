@@ -27,6 +27,7 @@ check() {
     need ping iputils-ping
     need sysctl procps
     need unshare util-linux
+    need tshark tshark
     missing=${missing# }
 }
 

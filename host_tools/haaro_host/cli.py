@@ -19,6 +19,7 @@ _PARTS = (
     ("lab", "lab.cli", "app"),
     ("decode", "decode.cli", "decode"),
     ("wireshark", "wireshark_cli", "app"),
+    ("advertise", "advertise_cli", "app"),
 )
 
 

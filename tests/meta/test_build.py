@@ -10,7 +10,7 @@ from haaro_host.lab import system
 from tests.meta import mpy_size
 from tests.meta.repository import FIRMWARE, ROOT
 
-PACKAGES = "iproute2 nftables iperf3 ethtool iputils-ping procps util-linux"
+PACKAGES = "iproute2 nftables iperf3 ethtool iputils-ping procps util-linux tshark"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
