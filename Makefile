@@ -20,7 +20,7 @@ export MICROPYTHON
 # The paths inside a virtual environment are absolute: one that was copied here with the tree is another tree's.
 $(shell [ ! -f $(STAMP) ] || [ "$$(cat $(STAMP))" = "$(CURDIR)" ] || rm -f $(STAMP))
 
-.PHONY: help setup system-packages lint format test demo soak differential size conformance clean
+.PHONY: help setup system-packages lint format test demo soak differential fuzz mutants wire-bench size conformance clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /#/' | \
@@ -66,6 +66,19 @@ soak: setup  ## ten minutes of demo traffic: heap growth, token renewals; report
 # SEED= repeats a run, COUNT= is the number of messages.
 differential: $(STAMP)  ## wire on CPython and MicroPython: 100000 generated messages, compared
 	$(BIN)/python -m tests.differential.run --count $(or $(COUNT),100000) $(if $(SEED),--seed $(SEED))
+
+# SECONDS= is shared out among the parsers; KEEP=1 merges what was found into tests/fuzz/corpus.
+fuzz: $(STAMP)  ## fuzz every parser of wire by coverage, 10 minutes (SECONDS=600)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-fuzz.txt
+	$(BIN)/python -m tests.fuzz.run --seconds $(or $(SECONDS),600) $(if $(KEEP),--keep)
+
+# FILES= limits it to some files of firmware/haaro/wire, without writing the document.
+mutants: $(STAMP)  ## mutation testing of wire (half an hour), write docs/mutation.md
+	$(BIN)/python -m tests.mutation.run $(FILES)
+
+wire-bench: $(STAMP)  ## parse and build rates, worst cases and heap of wire, write docs/wire.md
+	$(BIN)/python -m tests.wire_bench.run
 
 size: $(STAMP)  ## .mpy size of every file that the router imports
 	@$(BIN)/python -m tests.meta.mpy_size

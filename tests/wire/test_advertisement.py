@@ -35,7 +35,7 @@ def test_round_trip(wanted):
     assert complete == len(wanted)
     extension = parse_data(data).find(PrefixAdvertisement)
     assert list(extension.routers()) == wanted
-    assert extension.data == data
+    assert extension.data == data and list(extension) == wanted
     assert list(extension.routers()) == wanted, "a second pass gives the same"
 
 

@@ -61,6 +61,14 @@ def test_hmac_is_that_of_the_standard_library(algorithm, key, parts):
     assert auth.hmac(algorithm, key, *parts) == expected
 
 
+@pytest.mark.parametrize("algorithm", auth.ALGORITHMS)
+@pytest.mark.parametrize("octets", [0, 63, 64, 65])
+def test_key_is_hashed_only_when_it_is_longer_than_a_block(algorithm, octets):
+    """RFC 2104 2"""
+    key = b"k" * octets
+    assert auth.hmac(algorithm, key, b"x") == stdlib_hmac.digest(key, b"x", algorithm[5:])
+
+
 def test_unknown_algorithm_is_an_error_of_the_caller():
     with pytest.raises(ValueError):
         auth.hmac("hmac-sha512", KEY, b"")
@@ -173,7 +181,7 @@ def test_two_authenticators_are_refused(first, second):
     """Exactly one, of one kind, in both directions [A07, A42]."""
     parsed = message.parse(second(bytearray(first(request()))))
     assert parsed.authenticators == 2
-    assert not home(parsed) and not correspondent(parsed)
+    assert home(parsed) is False and correspondent(parsed) is False
 
 
 @pytest.mark.parametrize("sign", [mobile_home, mobile_correspondent])
@@ -205,6 +213,14 @@ def test_padding_is_covered_as_sent():
     assert home(parsed) and len(parsed.extensions) == 1
     assert not home(message.parse(data.replace(b"\0\0\0\x94", b"\0\0\x94")))
     assert message.parse(bytes(request()) + bytes(5000)).unauthenticated == []
+
+
+@pytest.mark.parametrize("octets", [1, 62, 63, 64, 65, 126, 127, 128, 129])
+def test_padding_of_any_length_ends_where_it_ends(octets):
+    """RFC 5944 1.8 [A48]: also in long runs, before an extension and at the end."""
+    pad = lambda m: m.extend(bytes(octets))  # noqa: E731
+    parsed = message.parse(mobile_home(request(pad, network)) + bytes(octets))
+    assert home(parsed) and len(parsed.extensions) == 1 and parsed.unauthenticated == []
 
 
 @given(octets8, octets4, octets8)

@@ -59,7 +59,9 @@ def test_outer_header_of_ip_in_ip():
     outer = enc.encapsulate_ipip(ENTRY, EXIT, INNER)
     ip = ipv4.parse_ipv4(outer)
     assert (ip.protocol, ip.tos, ip.ttl, ip.df) == (4, 0xB8, 64, False)
-    assert outer[20:] == INNER
+    assert outer[20:] == INNER and outer[4:8] == b"\0\0\0\0"
+    fragment = enc.encapsulate_ipip(ENTRY, EXIT, changed(INNER, 6, b"\x3f\xff"))
+    assert fragment[6:8] == b"\0\0", "the outer packet is no fragment"
     with_df = changed(INNER, 6, b"\x40\0")
     ip = ipv4.parse_ipv4(enc.encapsulate_ipip(ENTRY, EXIT, with_df, 9))
     assert (ip.ttl, ip.df) == (9, True)
@@ -118,6 +120,9 @@ def test_too_long_is_an_error_of_the_caller():
     for encapsulate in ALL:
         with pytest.raises(ValueError):
             encapsulate(most)
+    over = ipv4.build_udp(SRC, DST, 1, 2, bytes(65536 - 28 - 12))
+    with pytest.raises(ValueError):
+        enc.encapsulate_minimal(ENTRY, EXIT, over)
     fits = ipv4.build_udp(SRC, DST, 1, 2, bytes(65535 - 28 - 12))
     assert len(enc.encapsulate_minimal(ENTRY, EXIT, fits)) == 65535
 
@@ -136,6 +141,8 @@ def outer(protocol, body):
         (4, b"\x60" + INNER[1:], "ipv4_version"),
         (47, b"\0\0\x08", "gre_truncated"),
         (47, b"\0\0\x08\0" + INNER[:19], "ipv4_truncated"),
+        (47, b"\0\0\x08\0", "ipv4_truncated"),
+        (47, b"\x80\0\x08\0\x77\xff\0\0", "ipv4_truncated"),
         (47, b"\x80\0\x08\0\0\0\0", "gre_truncated"),
         (47, b"\x80\0\x08\0\0\0\0\0" + INNER, "gre_checksum"),
         (47, b"\0\0\x86\xdd" + INNER, "gre_protocol"),
@@ -144,6 +151,7 @@ def outer(protocol, body):
         (55, b"\x11\0\0\0\1\2\3", "minimal_truncated"),
         (55, b"\x11\x80\0\0\1\2\3\4\5\6\7", "minimal_truncated"),
         (55, b"\x11", "minimal_truncated"),
+        (55, b"\x11\x80\xee\x7f\0\0\0\0", "minimal_truncated"),
         (55, b"\x11\0\0\0\1\2\3\4", "minimal_checksum"),
     ],
 )

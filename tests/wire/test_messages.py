@@ -90,6 +90,7 @@ def test_return_routability_round_trip_ignores_reserved(index, cookie, token, re
 
 def test_message_and_extension_numbers():
     """R10-i2: as IANA assigned them."""
+    assert (ext.MOBNET_INVALID_PREFIX_LEN, ext.MAX_EXTENSIONS) == (1, 128)
     assert [message.HOTI, message.COTI, message.HOT, message.COT] == [24, 25, 26, 27]
     assert registration.code_name(2) == "concurrent_registration"
     assert [registration.code_name(c) for c in (201, 202, 203)] == [
@@ -123,6 +124,14 @@ def test_mobile_network_ack_round_trip(code, addr, plen, implicit):
     assert ext.MOBNET_UNAUTHORIZED == 2
 
 
+def test_network_acknowledged_with_an_impossible_length_is_bad():
+    """RFC 5177 4.2: /32 can be granted, /33 only refused."""
+    ack = lambda code, plen: raw(148, bytes([code, plen, 0, 10, 1, 2, 3]), 1)  # noqa: E731
+    assert bad(ack(0, 33)) == (148, 1, "mobnet_plen")
+    assert only(ack(0, 32)).prefix == b"\x0a\1\2\3"
+    assert only(ack(1, 33)).plen == 33
+
+
 @given(octets4, st.integers(33, 255))
 def test_network_of_impossible_length_is_kept_to_be_refused_by_name(addr, plen):
     """RFC 5177 4.2: acknowledge with code 1; the registration itself is read."""
@@ -146,7 +155,8 @@ def test_reserved_of_the_udp_tunnel_request():
     assert (e.force, e.through_fa, e.encapsulation) == (True, False, 4)
     e = only(raw(144, b"\xff\x7f\x04\0\0", 0), of=request)
     assert (e.force, e.through_fa, e.encapsulation) == (False, True, 4)
-    assert parsed(raw(144, b"\0\x80\x04\0\1", 0), of=request).ignored == [(144, 0)]
+    for reserved in (b"\0\1", b"\1\0"):
+        assert parsed(raw(144, b"\0\x80\x04" + reserved, 0), of=request).ignored == [(144, 0)]
 
 
 @given(code, st.booleans(), uint16)
@@ -164,6 +174,9 @@ def test_reserved_of_the_replies():
     assert (e.code, e.plen, e.prefix) == (0, 16, b"\x0a\1\0\0")
     built = [
         (lambda m: ext.append_udp_tunnel_request(m, True), "9006 0000 8004 0000"),
+        (lambda m: ext.append_udp_tunnel_request(m, False, 47, True), "9006 0000 402f 0000"),
+        (lambda m: ext.append_udp_tunnel_reply(m, 64, False, 1), "2c06 0040 0000 0001"),
+        (lambda m: ext.append_route_optimization_reply(m, True, False, False), "3102 0180"),
         (lambda m: ext.append_udp_tunnel_reply(m, 1, True, 258), "2c06 0001 8000 0102"),
         (
             lambda m: ext.append_mobile_network_request(m, b"\x0a\1\0\0", 16),
@@ -272,6 +285,8 @@ def test_capability_reserved_and_length():
     """R5.1-2, R5.1-i2: Reserved is ignored; S without an address and the reverse are bad [A09]."""
     e = only(raw(153, b"\xcf", 1), of=request)
     assert (e.advertise, e.request, e.solicit, e.outbound_only) == (True, True, False, False)
+    e = only(raw(153, b"\x0f", 1), of=request)
+    assert (e.advertise, e.request, e.solicit, e.outbound_only) == (False,) * 4
     for body in (b"", b"\x20", b"\x00\x0a\0\0\1", b"\x20\x0a\0\0", b"\x20\x0a\0\0\1\0"):
         assert bad(raw(153, body, 1), of=request) == (153, 1, "ro_cap_hoa_iff_s")
 
@@ -302,8 +317,20 @@ def test_care_of_addresses_of_no_whole_address_are_bad(body):
 
 @pytest.mark.parametrize("count", [0, 64])
 def test_care_of_addresses_that_do_not_fit_are_an_error_of_the_caller(count):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="1 to 63"):
         ext.append_care_of_addresses(bytearray(), [b"\1\2\3\4"] * count)
+
+
+def test_63_care_of_addresses_fit():
+    """R5.4-i1"""
+    addresses = [bytes([10, 0, 0, i]) for i in range(63)]
+    assert only(lambda m: ext.append_care_of_addresses(m, addresses)).addresses == addresses
+
+
+@pytest.mark.parametrize("rest", [b"\x32", b"\x32\1", b"\x32\1\0", b"\x31", b"\x31\2\1"])
+def test_extension_header_that_is_cut_discards(rest):
+    """RFC 5944 1.8 to 1.11: short and long format."""
+    assert reason(bytes(reply()) + rest) == "ext_overrun"
 
 
 @given(st.booleans(), uint32, st.binary(max_size=9))
@@ -381,7 +408,8 @@ def test_tunnel_data_header():
     assert udp_tunnel.parse_tunnel(udp_tunnel.TUNNEL_HEADER) == 4
     assert message.parse(b"\x04\x2f\xff\xff" + b"gre").next_header == 47
     assert reason(b"\x04\x04\x00") == "message_truncated"
-    with pytest.raises(WireError):
+    assert udp_tunnel.TUNNEL_HEADER == b"\4\4\0\0"
+    with pytest.raises(WireError, match="not_tunnel_data"):
         udp_tunnel.parse_tunnel(b"\x01\x04\x00\x00")
 
 

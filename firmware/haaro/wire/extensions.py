@@ -30,6 +30,7 @@ MOBNET_UNAUTHORIZED = const(2)
 
 MAX_EXTENSIONS = const(128)  # more: the message is dropped; bounds the objects a datagram makes
 _FIRST_SKIPPABLE = const(128)
+_PADDING = bytes(64)  # of a long run, this is passed in one step
 
 
 class MobileNetworkRequest:
@@ -180,7 +181,7 @@ def walk(buf: bytes, off: int):
     while off < size:
         kind = buf[off]
         while kind == 0:
-            off += 1
+            off += 64 if buf[off : off + 64] == _PADDING else 1
             if off == size:
                 return
             kind = buf[off]
