@@ -26,6 +26,7 @@ LAYERS = {
     "haaro": "shell",
     "haaro_host.home_agent": "home agent",
     "haaro_host.home_agent.config": "store",
+    "haaro_host.home_agent.config_file": "store",
     "haaro_host.home_agent.store": "store",
     "haaro_host.home_agent.cli": "host",
     "haaro_host.home_agent.control": "host",
