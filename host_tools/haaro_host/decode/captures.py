@@ -58,6 +58,29 @@ def is_capture(head: bytes) -> bool:
     return head[:4] == _SECTION_OCTETS or any(each in _MAGICS for each in orders)
 
 
+@dataclass(frozen=True)
+class PcapHeader:
+    """What the 24 octets at the start of a pcap file say: byte order for struct, nanoseconds of
+    the unit in which a record's fraction of a second is given, link type (DLT)."""
+
+    order: str
+    unit: int
+    link: int
+
+
+PCAP_HEADER_OCTETS = 24
+
+
+def pcap_header(head: bytes) -> PcapHeader | None:
+    """Return the file header of a pcap file, None if `head` (24 octets) is not one."""
+    for order in "<>":
+        unit = _MAGICS.get(struct.unpack_from(order + "I", head)[0])
+        if unit is not None:
+            link = struct.unpack_from(order + "I", head, 20)[0] & 0xFFFF
+            return PcapHeader(order, unit, link)
+    return None
+
+
 def frames(file: BinaryIO) -> Iterator[Frame]:
     """Yield the frames of a capture in order. Raises CaptureError where it cannot be read on."""
     source = _Source(file)
@@ -65,11 +88,12 @@ def frames(file: BinaryIO) -> Iterator[Frame]:
     if head == _SECTION_OCTETS:
         yield from _Ng(source).frames()
         return
-    for order, number in (("<", int.from_bytes(head, "little")), (">", int.from_bytes(head))):
-        if number in _MAGICS:
-            yield from _classic(source, order, _MAGICS[number])
-            return
-    raise CaptureError("neither pcap nor pcapng", 0)
+    if not is_capture(head):
+        raise CaptureError("neither pcap nor pcapng", 0)
+    rest = source.take(PCAP_HEADER_OCTETS - 4, "the file ends within its header")
+    header = pcap_header(head + rest)
+    assert header is not None
+    yield from _classic(source, header)
 
 
 @dataclass
@@ -101,9 +125,8 @@ class _Source:
             size -= len(self.take(min(size, _SKIP), why))
 
 
-def _classic(source: _Source, order: str, unit: int) -> Iterator[Frame]:
-    rest = source.take(20, "the file ends within its header")
-    link = struct.unpack_from(order + "I", rest, 16)[0] & 0xFFFF
+def _classic(source: _Source, header: PcapHeader) -> Iterator[Frame]:
+    record = struct.Struct(header.order + "IIII")
     while True:
         start = source.at
         head = source.some(16)
@@ -111,11 +134,11 @@ def _classic(source: _Source, order: str, unit: int) -> Iterator[Frame]:
             return
         if len(head) < 16:
             raise CaptureError("the file ends within a record header", source.at, cut=True)
-        seconds, part, held, _ = struct.unpack(order + "IIII", head)
+        seconds, part, held, _ = record.unpack(head)
         if held > MAX_FRAME:
             raise CaptureError(f"a record of {held} octets cannot be", start)
         data = source.take(held, "the file ends within a record")
-        yield Frame(seconds * _SECOND + part * unit, link, data)
+        yield Frame(seconds * _SECOND + part * header.unit, header.link, data)
 
 
 @dataclass

