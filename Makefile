@@ -20,7 +20,7 @@ export MICROPYTHON
 # The paths inside a virtual environment are absolute: one that was copied here with the tree is another tree's.
 $(shell [ ! -f $(STAMP) ] || [ "$$(cat $(STAMP))" = "$(CURDIR)" ] || rm -f $(STAMP))
 
-.PHONY: help setup system-packages lint format test demo soak differential fuzz mutants wire-bench size conformance clean
+.PHONY: help setup system-packages lint format test demo soak differential fuzz mutants wire-bench size conformance advertise-bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /#/' | \
@@ -85,6 +85,9 @@ size: $(STAMP)  ## .mpy size of every file that the router imports
 
 conformance: $(STAMP)  ## write docs/conformance.md from the requirement ids in the tests
 	@$(BIN)/python -m tests.meta.conformance
+
+advertise-bench: $(STAMP)  ## write docs/advertisement.md: how short advertisements get
+	@$(BIN)/python -m tests.bench.advertisement
 
 clean:  ## remove build/ and caches (.venv stays: remove it by hand to set up anew)
 	rm -rf $(BUILD) .pytest_cache .mypy_cache .ruff_cache .hypothesis

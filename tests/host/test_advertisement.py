@@ -14,6 +14,7 @@ from haaro.wire.prefixes import build_advertisement
 from haaro.wire.realms import RealmEncoder
 from haaro_host.home_agent.advertisement import masters, order, plan
 from haaro_host.home_agent.advertisement.realms import RealmCost, RealmForms
+from tests.bench import advertisement as bench
 from tests.host import advertisement_reference as reference
 from tests.host.home_agent_helpers import COA_A, COA_B, KEY, World, advertised, build_config
 from tests.wire import model
@@ -191,6 +192,13 @@ def test_a_voluntary_master_is_declared_where_it_pays():
     sent = plan.encode([(bytes(4), False, networks)])
     assert [s.delta for s in sent.structures[1:]] == [False, False, True]
     assert len(sent.data) == len(build_advertisement([(bytes(4), False, networks)])[0]) - 1
+
+
+def test_the_figures_in_the_docs_are_those_of_the_code():
+    """R4.1-i4: or `make advertise-bench` has to run again."""
+    committed = bench.OUT.read_text().splitlines()
+    rows = [*bench.sizes(), *bench.fits()]
+    assert [line for line in rows if line not in committed] == []
 
 
 # --- in the home agent -------------------------------------------------------------------------

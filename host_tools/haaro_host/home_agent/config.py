@@ -112,6 +112,18 @@ def load(path: str | Path) -> Config:
     return build(document, secrets, str(file), secrets_name, base)
 
 
+def load_public(path: str | Path) -> Document:
+    """Read and check ha.toml at `path` alone, without the secrets. Raises ConfigError."""
+    file = Path(path)
+    problems: list[Problem] = []
+    main = validate(Document, _parse_toml(file, _read(file)), str(file), problems)
+    if main is not None:
+        _check_routers(main, str(file), problems)
+    if main is None or problems:
+        raise ConfigError(problems)
+    return main
+
+
 def socket_of(path: str | Path) -> str:
     """Return the socket that ha.toml at `path` names, whatever else is right or wrong in it.
 

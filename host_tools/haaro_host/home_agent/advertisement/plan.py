@@ -81,8 +81,8 @@ def arrange(
 ) -> list[Router]:
     """Return the routers of all classes in the order to send, each with its networks in order.
 
-    `classes` in order of priority (R3.1.1-3). The whole is never longer than in the order given
-    and, cut to `limit`, never holds fewer networks. `effort` as order.shortest has it.
+    `classes` in order of priority (R3.1.1-3). Never longer than in the order given; when that is
+    over `limit`, never with fewer networks in the cut. `effort` as order.shortest has it.
     """
     forms = RealmForms()
     found = shortest(classes, effort)
