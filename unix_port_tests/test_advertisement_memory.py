@@ -81,7 +81,10 @@ def leave_free(octets):
     ballast = []
     for size in (4096, 512, 64):
         while in_use() + octets + 2 * size < gc.mem_alloc() + gc.mem_free():
-            ballast.append(bytearray(size))
+            try:
+                ballast.append(bytearray(size))
+            except MemoryError:  # no hole of that size is left: smaller pieces fill the rest
+                break
     gc.collect()
     assert octets - 512 < gc.mem_free() <= octets + 512, gc.mem_free()
     return ballast
