@@ -21,7 +21,7 @@ from haaro_host.decode import inputs, words
 from haaro_host.decode.cli import decode
 from haaro_host.decode.keys import Keys
 from haaro_host.decode.packets import Datagram
-from haaro_host.decode.report import SCHEMA, report
+from haaro_host.decode.report import MAX_DEPTH, SCHEMA, report
 from haaro_host.decode.text import lines
 from tests.meta.repository import FIRMWARE, python_files
 
@@ -316,6 +316,16 @@ def test_a_message_inside_a_tunnel_is_decoded_too(next_header):
     assert found.inner.datagram.source["src"] == "192.0.2.129"
     assert found.as_json()["inner"]["type"] == 24
     assert "192.0.2.129:5000 > 198.51.100.10:434, UDP, 38 octets" in "\n".join(lines(found))
+
+
+def test_tunnels_within_tunnels_are_followed_a_few_levels_only():
+    data = BY_ID["hoti"]
+    for _ in range(12):
+        data = TUNNEL_HEADER + ipv4.build_udp(HOA, COA, 434, 434, data)
+    found, levels = judged(data), 0
+    while found is not None:
+        found, levels = found.inner, levels + 1
+    assert levels == MAX_DEPTH
 
 
 def test_a_refused_message_inside_a_tunnel_is_a_refusal():

@@ -3,6 +3,8 @@
 import io
 import json
 import struct
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -297,6 +299,14 @@ def test_a_missing_fragment_is_said(tmp_path):
     assert "1 UDP fragments or fragmented packets were not complete" in done.stderr
 
 
+def test_a_fragment_that_was_captured_short_completes_nothing():
+    extractor = Extractor()
+    first, *rest = parts()
+    assert [extractor.in_ipv4(part) for part in [first[:-8], *rest]] == [None] * (1 + len(rest))
+    assert extractor.fragments_lost == 1
+    assert extractor.in_ipv4(first).data == BY_ID["rrp-full-advert"] + bytes(3000)
+
+
 def test_fragments_of_many_packets_wait_in_bounded_memory():
     extractor = Extractor()
     first = bytearray(parts()[0])
@@ -363,6 +373,21 @@ def test_a_capture_from_a_file_or_a_pipe_is_shown_with_its_frames(tmp_path):
     assert [each["fields"] for each in piped] == [each["fields"] for each in found]
     text = run(path).output
     assert "#2 2023-11-14 22:13:20.123456 198.51.100.10:5000 > 192.0.2.1:434 Home Test Init" in text
+
+
+def test_a_capture_from_a_pipe_is_shown_as_it_comes():
+    command = [Path(sys.executable).parent / "haaro", "decode", "--json", "-"]
+    data = pcap([HOTI, COT])
+    first = len(pcap([HOTI]))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        for piece in (data[:3], data[3:first]):
+            running.stdin.write(piece)
+            running.stdin.flush()
+        assert json.loads(running.stdout.readline())["type"] == 24
+        running.stdin.write(data[first:])
+        running.stdin.close()
+        assert json.loads(running.stdout.readline())["type"] == 27
+        assert running.wait(30) == 0
 
 
 def test_signalling_leaves_out_user_traffic_but_not_messages_in_the_tunnel(tmp_path):

@@ -85,7 +85,7 @@ class _Session:
     def hex(self, text: str) -> None:
         """One datagram given as an argument, or one a line on standard input."""
         if text == "-":
-            self._show(inputs.hex_lines(inputs.standard_input(), {}))
+            self._show(inputs.hex_lines(inputs.standard_input(), {}), flush=True)
         else:
             self._show(iter([inputs.from_hex(text.encode("utf-8", "surrogateescape"))]))
 
@@ -102,7 +102,7 @@ class _Session:
                         else stack.enter_context(open(name, "rb"))
                     )
                     source = inputs.FileInput(file, name)
-                    shown = self._show(source.datagrams())
+                    shown = self._show(source.datagrams(), flush=name == "-")
                 except OSError as error:
                     if isinstance(error, BrokenPipeError):
                         raise

@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from io import BufferedReader
+from io import BufferedReader, RawIOBase
 from typing import Any, BinaryIO, cast
 
 from haaro_host.decode import captures
 from haaro_host.decode.packets import Datagram, Extractor
 
-_SNIFF = 4096
+_SNIFF = 4  # enough: no message type is a hexadecimal digit or a space
 _MAX_LINE = 4 * 65536  # characters: 65535 octets as `aa:bb:` and some spaces
 _MAX_RAW = 65536
 _HEX = frozenset(b"0123456789abcdefABCDEF")
@@ -60,11 +60,13 @@ class FileInput:
         self.problems: list[str] = []
         self.captured = False
         self.frames = 0
-        self._file = file if isinstance(file, BufferedReader) else BufferedReader(cast(Any, file))
+        source = file if isinstance(file, BufferedReader) else BufferedReader(cast(Any, file))
+        self._head = source.read(_SNIFF)
+        self._file = BufferedReader(_Again(self._head, source))
 
     def datagrams(self) -> Iterator[Datagram]:
         """Yield the datagrams: of a capture, of lines of hex, or the one that the file is."""
-        head = self._file.peek(_SNIFF)[:_SNIFF]
+        head = self._head
         if captures.is_capture(head):
             self.captured = True
             yield from self._capture()
@@ -89,6 +91,24 @@ class FileInput:
         lost = extractor.fragments_lost + extractor.fragments_waiting
         if lost:
             self.problems.append(f"{lost} UDP fragments or fragmented packets were not complete")
+
+
+class _Again(RawIOBase):
+    """A stream of which the first octets were read already, from the start."""
+
+    def __init__(self, head: bytes, rest: BufferedReader) -> None:
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        # read1 gives what is there: a capture from a pipe is shown as it comes.
+        data = self._head or self._rest.read1(len(buffer))
+        self._head = b""
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def live(packets: Iterator[tuple[int, bytes]], interface: str) -> Iterator[Datagram]:

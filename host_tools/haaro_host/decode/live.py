@@ -38,6 +38,8 @@ class Listener:
             # Before it is bound: no packet passes without the filter.
             self._attach()
             self._socket.bind((interface, _ETH_P_ALL))
+        except PermissionError:
+            raise LiveError(f"{interface}: listening needs root, or CAP_NET_RAW") from None
         except OSError as error:
             raise LiveError(f"{interface}: {error.strerror}") from None
 
