@@ -63,6 +63,25 @@ def test_cut_keeps_the_order_and_the_limit(wanted, limit):
     assert (complete == len(wanted)) == (data == whole)
 
 
+def test_cut_is_exact():
+    """R5.5-i1: what ends at the limit is in, and what ends one octet later is not [A53]."""
+    hoa = (b"\x0a\x63\0\3", False, [])
+    assert [build_advertisement([hoa], limit) for limit in (4, 5)] == [(b"", 0), (HOA, 1)]
+    data, _ = build_advertisement(ONE)
+    assert build_advertisement(ONE, len(data)) == (data, 1)
+    assert build_advertisement(ONE, len(data) - 1) == (HOA, 0)
+
+
+def test_without_a_limit_the_extension_may_be_as_long_as_its_length_field_says():
+    """R5.5-1: 65535 octets."""
+    hoa = (b"\x0a\x63\0\3", False, [])
+    last = (b"\x0a\x63\0\3", False, [(bytes(4), 0, "")] * 3)
+    data, complete = build_advertisement([hoa] * 13105 + [last])
+    assert (len(data), complete) == (65534, 13105)
+    data, complete = build_advertisement([hoa] * 13108)
+    assert (len(data), complete) == (65535, 13107)
+
+
 @given(st.one_of(st.binary(max_size=120), st.binary(max_size=120).map(lambda b: HOA + b)))
 def test_any_octets_are_taken_or_refused_as_the_model_says(data):
     """R5.5-i2, R4.2.1-3: also that checking and decoding are one and the same rule."""

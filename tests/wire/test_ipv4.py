@@ -95,11 +95,33 @@ def test_icmp_error_quotes_header_and_eight_octets(router, payload):
 def test_header_fields():
     buf = bytearray(b"\xff" * 24)
     assert ipv4.build_ipv4_into(buf, 2, 4, SRC, DST, 0, 7, 0xB8, 0x1234, True) == 22
-    assert buf[:2] == buf[22:] == b"\xff\xff"
+    assert buf[:2] == buf[22:] == b"\xff\xff" and buf[8:10] == b"\x40\0"
     ip = ipv4.parse_ipv4(bytes(buf[2:22]))
     assert (ip.ttl, ip.tos, ip.df, ip.total_length, buf[6:8]) == (7, 0xB8, True, 20, b"\x12\x34")
+    assert ip.ident == 0x1234
     with pytest.raises(ValueError):
         ipv4.build_ipv4_into(buf, 0, 4, SRC, DST, 65516)
+
+
+def test_protocol_and_icmp_numbers():
+    """RFC 790, RFC 792"""
+    assert (ipv4.PROTOCOL_ICMP, ipv4.PROTOCOL_IPIP, ipv4.PROTOCOL_UDP) == (1, 4, 17)
+    assert (ipv4.ECHO_REPLY, ipv4.UNREACHABLE, ipv4.FRAGMENTATION_NEEDED) == (0, 3, 4)
+    assert (ipv4.ECHO_REQUEST, ipv4.TIME_EXCEEDED) == (8, 11)
+
+
+@pytest.mark.parametrize(("kind", "code"), [(8, 1), (0, 1), (3, 0), (11, 0)])
+def test_other_icmp_messages_are_no_echo(kind, code):
+    """RFC 792: an echo has code 0."""
+    packet = bytearray(ipv4.build_icmp_echo(SRC, DST, False, 1, 2, b"abc"))
+    packet[20:24] = bytes([kind, code, 0, 0])
+    packet[22:24] = struct.pack(">H", ones_complement(bytes(packet[20:])))
+    assert ipv4.parse_icmp_echo(bytes(packet), ipv4.parse_ipv4(packet)) is None
+
+
+def test_packet_that_ends_within_the_udp_header():
+    short = changed(ipv4.build_udp(SRC, DST, 1, 2, b"")[:24], 2, b"\0\x18")
+    assert reason(ipv4.parse_udp, short, ipv4.parse_ipv4(short)) == "udp_length"
 
 
 def test_fragment_fields():
@@ -114,7 +136,7 @@ def test_defaults_of_a_packet():
     """TTL 64 (RFC 1700), no TOS; an ICMP error is network control (RFC 1812 4.3.2.5)."""
     echo = ipv4.build_icmp_echo(SRC, DST, True, 1, 2)
     for packet in (ipv4.build_udp(SRC, DST, 1, 2, b""), echo):
-        assert (packet[1], packet[8]) == (0, 64)
+        assert (packet[1], packet[8], len(packet)) == (0, 64, 28)
     buf = bytearray(20)
     ipv4.build_ipv4_into(buf, 0, 17, SRC, DST, 0)
     assert (buf[1], bytes(buf[4:9])) == (0, b"\0\0\0\0\x40")

@@ -90,7 +90,8 @@ def test_return_routability_round_trip_ignores_reserved(index, cookie, token, re
 
 def test_message_and_extension_numbers():
     """R10-i2: as IANA assigned them."""
-    assert (ext.MOBNET_INVALID_PREFIX_LEN, ext.MAX_EXTENSIONS) == (1, 128)
+    assert (message.MIP_PORT, ext.MAX_EXTENSIONS) == (434, 128)
+    assert (ext.MOBNET_INVALID_PREFIX_LEN, ext.MOBNET_UNAUTHORIZED) == (1, 2)
     assert [message.HOTI, message.COTI, message.HOT, message.COT] == [24, 25, 26, 27]
     assert registration.code_name(2) == "concurrent_registration"
     assert [registration.code_name(c) for c in (201, 202, 203)] == [
