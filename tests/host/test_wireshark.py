@@ -24,6 +24,7 @@ from haaro_host.decode.report import report
 from haaro_host.decode.text import escaped
 from haaro_host.reply_codes import REPLY_CODES
 from haaro_host.wireshark_cli import DISSECTOR, app
+from tests.differential.generate import lines
 
 DOCUMENT = json.loads((Path(__file__).parents[1] / "data" / "vectors.json").read_text())
 VECTORS = [vector for vector in DOCUMENT["vectors"] if vector["kind"] == "datagram"]
@@ -231,6 +232,12 @@ def test_more_of_everything_shows_the_same_fields(tmp_path):
 )
 def test_damaged_datagrams_are_refused_for_the_same_reason_at_the_same_octet(tmp_path, datagrams):
     compare(tmp_path / "damaged.pcap", datagrams)
+
+
+@needs_tshark
+def test_generated_messages_of_every_kind_show_the_same_fields(tmp_path):
+    generated = [data for kind, data in lines(6521, 1000) if kind in "vm" and data]
+    assert compare(tmp_path / "generated.pcap", generated) > 10_000
 
 
 @needs_tshark

@@ -142,6 +142,8 @@ def _beginning(found: Report, end: int) -> None:
         if isinstance(parsed, reg.ExtendedMessage):
             found.authentication = _authentication(parsed)
             _extensions(found, parsed)
+        elif isinstance(parsed, TestMessage):
+            _unprotected(found, data[:size])
         return
 
 
