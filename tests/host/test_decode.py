@@ -500,9 +500,12 @@ def test_bad_usage_exits_2_and_says_why(arguments):
     assert "A fatal error occurred: " in done.output
 
 
-def test_the_count_ends_it():
+def test_the_count_ends_it(tmp_path):
     text = (BY_ID["hoti"].hex() + "\n").encode() * 5
     assert len(run("--json", "--count", "2", "--hex", "-", stdin=text).output.splitlines()) == 2
+    (tmp_path / "five").write_bytes(text)
+    done = run("--json", "--count", "5", *[tmp_path / "five"] * 3)
+    assert len(done.output.splitlines()) == 5
 
 
 def test_a_reader_that_leaves_ends_it_quietly():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -385,7 +386,9 @@ def test_a_capture_from_a_pipe_is_shown_as_it_comes():
     command = [Path(sys.executable).parent / "haaro", "decode", "--json", "-"]
     data = pcap([HOTI, COT])
     first = len(pcap([HOTI]))
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=buffered) as running:
         for piece in (data[:3], data[3:first]):
             running.stdin.write(piece)
             running.stdin.flush()

@@ -21,8 +21,9 @@ HOTI = "18000102030405060708"
 SEND = """
 import socket
 for port, data in ((53, b"no"), (434, bytes.fromhex("%s")), (434, b"?")):
-    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(data, ("192.0.2.2", port))
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(data, ("%s", port))
 """
+BUFFERED = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
 NAMESPACE = f"hdec-{os.getpid()}"
 
 
@@ -58,6 +59,7 @@ class Listening:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=BUFFERED,
         )
         assert "listening on" in self.process.stderr.readline()
 
@@ -70,8 +72,9 @@ class Listening:
         self.process.communicate()
 
 
-def send(namespace):
-    command = ["ip", "netns", "exec", namespace, sys.executable, "-c", SEND % HOTI]
+def send(namespace, destination="192.0.2.2"):
+    program = SEND % (HOTI, destination)
+    command = ["ip", "netns", "exec", namespace, sys.executable, "-c", program]
     subprocess.run(command, check=True, timeout=30)
 
 
@@ -83,10 +86,19 @@ def test_datagrams_of_port_434_are_shown_as_they_pass_in_and_out(namespace, inte
     first, second = map(json.loads, out.splitlines())
     assert first["fields"] == {"cookie": "0102030405060708"}
     assert first["source"]["interface"] == interface
+    # The datagram to port 53, sent before, never left the kernel.
+    assert (first["source"]["frame"], second["source"]["frame"]) == (1, 2)
     assert (first["source"]["src"], first["source"]["dport"]) == ("192.0.2.1", 434)
     assert first["source"]["time"].startswith("20")
     assert second["reason"] == "unknown_type"
     assert one.process.returncode == 1
+
+
+def test_on_loopback_each_datagram_is_shown_once(namespace):
+    with Listening("--interface", "lo", "--namespace", namespace, "--count", "2") as one:
+        send(namespace, "127.0.0.1")
+        out, _ = one.process.communicate(timeout=20)
+    assert [json.loads(line)["reason"] for line in out.splitlines()] == [None, "unknown_type"]
 
 
 def test_each_line_comes_at_once_and_ctrl_c_ends_it(namespace):

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,17 +57,12 @@ def decode(
     except KeyFormatError as error:
         _fail(str(error))
     session = _Session(keys, as_json, signalling, count)
-    try:
-        if interface is not None:
-            session.listen(interface, namespace, seconds)
-        elif hex_text is not None:
-            session.hex(hex_text)
-        else:
-            session.read(files)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has seen enough; Python would complain again when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if interface is not None:
+        session.listen(interface, namespace, seconds)
+    elif hex_text is not None:
+        session.hex(hex_text)
+    else:
+        session.read(files)
     raise typer.Exit(EXIT_REFUSED if session.refused else EXIT_OK)
 
 
@@ -103,9 +97,9 @@ class _Session:
                     )
                     source = inputs.FileInput(file, name)
                     shown = self._show(source.datagrams(), flush=name == "-")
+                except BrokenPipeError:
+                    raise  # the reader of our output has seen enough; typer ends it quietly
                 except OSError as error:
-                    if isinstance(error, BrokenPipeError):
-                        raise
                     self._complain(name, error.strerror or type(error).__name__)
                     continue
             for problem in source.problems:
@@ -142,11 +136,8 @@ class _Session:
         return shown
 
     def _print(self, found: Report, flush: bool) -> None:
-        if self._as_json:
-            # In JSON, DEL is the one character left that a terminal acts upon.
-            text = json.dumps(found.as_json()).replace("\x7f", "\\u007f")
-        else:
-            text = "\n".join(lines(found))
+        # JSON too has all but printable ASCII escaped.
+        text = json.dumps(found.as_json()) if self._as_json else "\n".join(lines(found))
         print(text, flush=flush)
 
     def _complain(self, name: str, problem: str) -> None:
