@@ -20,7 +20,7 @@ export MICROPYTHON
 # The paths inside a virtual environment are absolute: one that was copied here with the tree is another tree's.
 $(shell [ ! -f $(STAMP) ] || [ "$$(cat $(STAMP))" = "$(CURDIR)" ] || rm -f $(STAMP))
 
-.PHONY: help setup system-packages lint format test demo soak differential fuzz mutants wire-bench size conformance advertise-bench clean
+.PHONY: help setup system-packages lint format test demo soak differential fuzz mutants conformance-mutants wire-bench size conformance advertise-bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /#/' | \
@@ -76,6 +76,9 @@ fuzz: $(STAMP)  ## fuzz every parser of wire by coverage, 10 minutes (SECONDS=60
 # FILES= limits it to some files of firmware/haaro/wire, without writing the document.
 mutants: $(STAMP)  ## mutation testing of wire (half an hour), write docs/mutation.md
 	$(BIN)/python -m tests.mutation.run $(FILES)
+
+conformance-mutants: $(STAMP)  ## each rule of RFC 6521 switched off: its tests must turn red (20 minutes)
+	$(BIN)/python -m tests.conformance_mutants.run $(IDS)
 
 wire-bench: $(STAMP)  ## parse and build rates, worst cases and heap of wire, write docs/wire.md
 	$(BIN)/python -m tests.wire_bench.run

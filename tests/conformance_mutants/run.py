@@ -3,15 +3,16 @@
 `python -m tests.conformance_mutants.run [ID...]` copies the tree, applies one change of
 tests/data/conformance_mutants.toml at a time to the copy, and runs only the tests that name its
 ids. An id holds when at least one of them fails. Slow tests run only where no quick one did.
-Without ids it writes docs/conformance-mutants.md.
+The outcome is kept in build/; docs/conformance-mutants.md is written from all of it, after that of
+the named ids was made anew.
 """
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.meta import conformance
 from tests.meta.repository import DATA, ROOT, committed_files, micropython
 
 TABLE = DATA / "conformance_mutants.toml"
+KEPT = ROOT / "build" / "conformance-mutants.json"
 DOCUMENT = ROOT / "docs" / "conformance-mutants.md"
 GOAL = 95
 
@@ -133,13 +135,12 @@ def judge(tree: Tree, mutant: dict, proofs: dict[str, list[str]]) -> dict[str, t
     return outcome
 
 
-def document(outcome: dict[str, tuple[int, int]], named: set[str], seconds: float) -> str:
+def document(outcome: dict[str, tuple[int, int]], named: set[str]) -> str:
     mutants = {i: m for m in table() for i in m["ids"]}
     red = [i for i in named if outcome.get(i, (0, 0))[0]]
     share = 100 * len(red) / len(named)
     lines = [
-        f"**{len(red)} of {len(named)} ids named turn red: {share:.1f} %** (goal {GOAL} %),"
-        f" in {seconds / 60:.0f} min.",
+        f"**{len(red)} of {len(named)} ids named turn red: {share:.1f} %** (goal {GOAL} %).",
         "",
         "| Id | Red | Run | Changed in |",
         "|---|---|---|---|",
@@ -156,13 +157,12 @@ def document(outcome: dict[str, tuple[int, int]], named: set[str], seconds: floa
 def main(wanted: list[str]) -> int:
     proofs = conformance.proofs(*conformance.SUITES)
     mutants = [m for m in table() if not wanted or set(m["ids"]) & set(wanted)]
-    start = time.monotonic()
-    outcome: dict[str, tuple[int, int]] = {}
+    kept = json.loads(KEPT.read_text()) if wanted and KEPT.exists() else {}
+    outcome = {i: (kept[i][0], kept[i][1]) for i in kept if i in proofs}
     with tempfile.TemporaryDirectory(prefix="haaro-mutants-") as folder:
         tree = Tree(Path(folder))
-        quick = {t for tests in proofs.values() for t in tests if not t.startswith(_SLOW)}
-        used = {t for m in mutants for i in m["ids"] for t in proofs[i]} & quick
-        already = tree.failures(sorted(used))
+        used = {t for m in mutants for i in m["ids"] for t in proofs[i]}
+        already = tree.failures(sorted(t for t in used if not t.startswith(_SLOW)))
         if already:
             print("fail without a change:", *sorted(already), sep="\n  ")
             return 1
@@ -171,14 +171,14 @@ def main(wanted: list[str]) -> int:
             outcome.update(found)
             text = ", ".join(f"{i} {red}/{run}" for i, (red, run) in found.items())
             print(text, flush=True)
-    green = [i for i, (red, _) in outcome.items() if not red]
-    print("green:", *green)
-    named = set(wanted) or set(proofs)
-    if not wanted:
-        DOCUMENT.write_text(document(outcome, named, time.monotonic() - start))
-    share = 100 * sum(1 for i in named if outcome.get(i, (0, 0))[0]) / len(named)
-    print(f"{share:.1f} % of {len(named)} ids named turn red")
-    return 0 if share >= GOAL else 1
+            KEPT.parent.mkdir(exist_ok=True)
+            KEPT.write_text(json.dumps(outcome))
+    print("green:", *(i for i, (red, _) in outcome.items() if not red))
+    share = 100 * sum(1 for i in proofs if outcome.get(i, (0, 0))[0]) / len(proofs)
+    print(f"{share:.1f} % of {len(proofs)} ids that tests name turn red")
+    if set(outcome) >= set(proofs):
+        DOCUMENT.write_text(document(outcome, set(proofs)))
+    return 0 if share >= GOAL or wanted else 1
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 The tests are collected once and run once, noting which function each of them calls. Then each
 mutant gets a forked process: a changed function takes its new code there and the tests that call
 it run, quickest first, until one fails; a change at module level is imported anew and all tests
-run. Hypothesis is derandomised, so a score can be repeated. Writes docs/mutation.md.
+run. Hypothesis is derandomised, so a score can be repeated. The verdicts of each file are kept in
+build/mutation; docs/mutation.md is written from them all, after those of FILE were made anew.
 """
 
 import ast
@@ -12,6 +13,7 @@ import csv
 import gc
 import importlib.abc
 import importlib.util
+import json
 import os
 import resource
 import signal
@@ -28,11 +30,13 @@ from tests.meta.repository import FIRMWARE, ROOT
 from tests.mutation.mutants import Mutant, mutants
 
 WIRE = FIRMWARE / "haaro" / "wire"
+BUILD = ROOT / "build" / "mutation"
 DOCUMENT = ROOT / "docs" / "mutation.md"
 EQUIVALENT = ROOT / "tests" / "mutation" / "equivalent.csv"
 GOAL = 90
 
-_SECONDS = 30
+_SECONDS = 4  # for one test, beside five times what it takes without a mutant
+_SECONDS_ALL = 90
 _MEMORY = 3 << 30
 _KILLED, _SURVIVED = 1, 0
 
@@ -41,8 +45,8 @@ _HEAD = """\
 
 Written by `make mutants`; do not edit. Each mutant is one small change of `firmware/haaro/wire`
 (a comparison, an operator, a constant, a condition, a returned value, a statement left out). It is
-killed when a test of `tests/wire` fails, or does not end in {seconds} s. Mutants that no test could
-tell apart are listed with the reason and do not count.
+killed when a test of `tests/wire` fails or does not end. Mutants that no test could tell apart are
+listed with the reason and do not count.
 
 """
 
@@ -67,7 +71,6 @@ class Plugin:
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files
-        self.results: list[tuple[Path, Mutant, str]] = []
         self.failed_at_first: list[str] = []
 
     @pytest.hookimpl(tryfirst=True)
@@ -107,6 +110,8 @@ class Plugin:
 
     def judge_file(self, path: Path) -> None:
         counts: Counter[str] = Counter()
+        start = time.monotonic()
+        rows = []
         for mutant in mutants(path.read_text()):
             if mutant.function:
                 items = self.callers.get((str(path), mutant.function), [])
@@ -114,13 +119,16 @@ class Plugin:
                 verdict = in_fork(lambda m=mutant, i=items: self.try_function(path, m, i))
             else:
                 verdict = in_fork(lambda m=mutant: try_module(path, m))
-            self.results.append((path, mutant, verdict))
+            rows.append([*key(path, mutant), verdict])
             counts[verdict] += 1
             if verdict == "survived":
                 print(
                     f"  {path.name}:{mutant.line} {mutant.before}  ->  {mutant.after}", flush=True
                 )
-        print(f"{path.name}: {dict(counts)}", flush=True)
+        seconds = time.monotonic() - start
+        print(f"{path.name}: {dict(counts)} in {seconds:.0f} s", flush=True)
+        BUILD.mkdir(parents=True, exist_ok=True)
+        (BUILD / f"{path.name}.json").write_text(json.dumps({"seconds": seconds, "rows": rows}))
 
     def try_function(self, path: Path, mutant: Mutant, items: list) -> int:
         """Give the live function the mutant's code and defaults, run `items`; return the status."""
@@ -130,7 +138,11 @@ class Plugin:
         for live in self.live[str(path), mutant.function]:
             live.__code__ = changed.__code__
             live.__defaults__ = changed.__defaults__
-        return _SURVIVED if all(passes(item) for item in items) else _KILLED
+        for item in items:
+            signal.alarm(int(_SECONDS + 5 * self.duration[item.nodeid]))
+            if not passes(item):
+                return _KILLED
+        return _SURVIVED
 
 
 def passes(item) -> bool:
@@ -143,7 +155,7 @@ def in_fork(judge) -> str:
     if pid == 0:
         status = _KILLED
         try:
-            signal.alarm(_SECONDS)
+            signal.alarm(_SECONDS_ALL)
             resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
             quiet = os.open(os.devnull, os.O_WRONLY)
             os.dup2(quiet, 1)
@@ -228,18 +240,23 @@ def key(path: Path, mutant: Mutant) -> tuple[str, str, str, str]:
     return path.name, mutant.function, mutant.before, mutant.after
 
 
-def document(results: list[tuple[Path, Mutant, str]], seconds: float) -> tuple[str, float]:
-    """Return (text of docs/mutation.md, score in percent)."""
+def document() -> tuple[str, float]:
+    """Return (text of docs/mutation.md, score in percent) from the verdicts that are kept."""
     waived = equivalents()
     table: dict[str, Counter[str]] = {}
     left, listed = [], []
-    for path, mutant, verdict in results:
-        if verdict == "survived" and key(path, mutant) in waived:
-            verdict = "equivalent"
-            listed.append((path, mutant, waived[key(path, mutant)]))
-        elif verdict == "survived":
-            left.append((path, mutant, ""))
-        table.setdefault(path.name, Counter())[verdict] += 1
+    seconds = 0.0
+    for kept in sorted(BUILD.glob("*.json")):
+        results = json.loads(kept.read_text())
+        seconds += results["seconds"]
+        for name, function, before, after, verdict in results["rows"]:
+            place = (name, function, before, after)
+            if verdict == "survived" and place in waived:
+                verdict = "equivalent"
+                listed.append((place, waived[place]))
+            elif verdict == "survived":
+                left.append((place, ""))
+            table.setdefault(name, Counter())[verdict] += 1
     total = sum(table.values(), Counter())
     counted = total.total() - total["equivalent"]
     score = 100 * (total["killed"] + total["timeout"]) / counted
@@ -254,32 +271,31 @@ def document(results: list[tuple[Path, Mutant, str]], seconds: float) -> tuple[s
         lines.append(f"| {name} | " + " | ".join(str(counts[c]) for c in columns) + " |")
     for title, rows in (("Survived", left), ("Equivalent", listed)):
         lines += ["", f"## {title}", ""]
-        for path, mutant, reason in rows:
-            place = f"{path.name} {mutant.function or 'module'}"
+        for (name, function, before, after), reason in rows:
             end = f": {reason}" if reason else ""
-            lines.append(f"- {place}: `{mutant.before}` -> `{mutant.after}`{end}")
+            lines.append(f"- {name} {function or 'module'}: `{before}` -> `{after}`{end}")
         if not rows:
             lines.append("None.")
-    return _HEAD.format(seconds=_SECONDS) + "\n".join(lines) + "\n", score
+    return _HEAD + "\n".join(lines) + "\n", score
+
+
+def wire_files() -> list[Path]:
+    return [path for path in sorted(WIRE.glob("*.py")) if path.name != "__init__.py"]
 
 
 def main(names: list[str]) -> int:
-    files = [WIRE / name for name in names] or [
-        path for path in sorted(WIRE.glob("*.py")) if path.name != "__init__.py"
-    ]
+    files = [WIRE / name for name in names] or wire_files()
     os.chdir(ROOT)
     plugin = Plugin(files)
-    start = time.monotonic()
     with contextlib.suppress(KeyboardInterrupt):
         run_pytest(plugin)
     if plugin.failed_at_first:
         print("fail without a mutant:", *plugin.failed_at_first, sep="\n  ")
         return 1
-    text, score = document(plugin.results, time.monotonic() - start)
-    if not names:
+    text, score = document()
+    if {path.name for path in wire_files()} <= {path.stem for path in BUILD.glob("*.json")}:
         DOCUMENT.write_text(text)
-    else:
-        print(text.partition("## Equivalent")[0])
+    print(text.partition("## Equivalent")[0])
     print(f"score {score:.1f} %")
     return 0 if score >= GOAL else 1
 

@@ -73,12 +73,14 @@ def works() -> list:
     wanted = routers(119)
     listed, _ = build_advertisement(wanted)
     big, small = reply(listed), request()
+    again = registration.RegistrationRequest(small)
     hot = rr.build_test(message.HOT, 7, b"12345678", b"abcdefgh")
     udp = ipv4.build_udp(HOA, HA, 434, 434, small)
     block = bytes(55)
     return [
         ("build Request, 3 extensions, HMAC-SHA256", request),
         ("parse it", lambda: message.parse(small)),
+        ("parse it into the same object", lambda: again.__init__(small)),
         ("parse, verify and read it", lambda: verified(small)),
         ("build HoT", lambda: rr.build_test(message.HOT, 7, b"12345678", b"abcdefgh")),
         ("parse HoT", lambda: message.parse(hot)),
