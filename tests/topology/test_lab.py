@@ -132,6 +132,25 @@ def test_a_name_that_cannot_prefix_a_namespace_is_refused() -> None:
         Lab("no/such")
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("haaro")),
+            "lab",
+            "demo",
+            "--out",
+            str(tmp_path / "file" / "out"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "--out" in done.stderr and "may write to" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_up_and_down_work_without_root_in_a_user_namespace(privileged: None) -> None:
     """The whole lab comes up and goes inside `unshare -Urnm`."""
     if not system.user_namespaces_allowed():

@@ -137,7 +137,15 @@ def _console() -> Console:
 
 
 def _directory(out: Path) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
+    with _explained():
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / ".writable").touch()
+            (out / ".writable").unlink()
+        except OSError as error:
+            raise LabError(
+                f"--out {out}: {error.strerror}; name a folder that you may write to"
+            ) from None
     return out.resolve()
 
 
