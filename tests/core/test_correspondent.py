@@ -112,7 +112,7 @@ def test_unknown_router_is_asked_for_at_the_home_agent_before_the_answer():
 
 
 def test_claim_the_home_agent_does_not_confirm_is_unauthorized_and_not_routed():
-    """R3.3.3-14 R3.3.3-16 R3.1.2-i9 C9 of the threats: a third router's, ours, everything."""
+    """R3.3.3-12 R3.3.3-14 R3.3.3-16 R3.1.2-i9 R11.2-1: a third router's, ours, everything."""
     for claim in (LAN_B, LAN_A, (bytes(4), 0), (HOA_A, 32), (LAN_C[0], 25), (LAN_C[0], 8)):
         lone, peer = pair((*KNOWN, (HOA_B, False, [(*LAN_B, "")])))
         lone.run(1000)

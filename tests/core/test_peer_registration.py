@@ -68,6 +68,26 @@ def test_accepted_reply_builds_the_tunnel_and_sends_the_first_keepalive_at_once(
     assert tunnel.rtt_ms == 100
 
 
+def test_renewal_finds_the_tunnel_and_leaves_it_as_it_is():
+    """R3.3.3-22"""
+    lone, peer, items = requesting()
+    peer.accept(items)
+    peer.answer_echo(lone.run(0))
+    tunnel = lone.router.tunnels.of_peer(HOA_C)
+    lone.events.clear()
+    renewed = 0
+    for _ in range(2000):
+        items = lone.run(100)
+        peer.answer_echo(items)
+        items = peer.answer_tests(items)
+        if peer.peer_requests(items):
+            renewed += 1
+            peer.accept(items)
+    assert renewed
+    assert lone.router.tunnels.of_peer(HOA_C) is tunnel and tunnel.up
+    assert ("tunnel", tunnel.id) not in lone.events
+
+
 def test_prefixes_wait_for_the_peers_own_registration_or_two_keepalive_periods():
     """R3.3.3-25 R3.3.3-26 R3.3.2-1 R3.3.2-4"""
     lone, peer, items = requesting()

@@ -303,6 +303,13 @@ def test_route_optimization_reply_round_trip(outbound_only, nat, solicited, code
     assert e.accepted == (code <= 15)
 
 
+@pytest.mark.parametrize(("code", "accepted"), [(0, True), (15, True), (16, False), (31, False)])
+def test_code_of_the_route_optimization_reply(code, accepted):
+    """R5.2-i2"""
+    append = lambda m: ext.append_route_optimization_reply(m, False, False, False, code)  # noqa: E731
+    assert only(append).accepted is accepted
+
+
 @given(st.lists(octets4, min_size=1, max_size=63), st.integers(0, 255))
 def test_care_of_addresses_round_trip(addresses, reserved):
     """R5.4-1, R5.4-i1: in order of priority, to the end that Length gives."""
