@@ -480,9 +480,6 @@ local function care_of_addresses(m, tree, off, stop)
 end
 
 local function prefix_advertisement(m, tree, off, stop)
-    if m.type ~= 3 then
-        return "advertisement_not_in_reply"
-    end
     local found, reason = read_advertisement(m.s, off, stop)
     if found == nil then
         return reason

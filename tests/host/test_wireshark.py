@@ -234,6 +234,63 @@ def test_damaged_datagrams_are_refused_for_the_same_reason_at_the_same_octet(tmp
     compare(tmp_path / "damaged.pcap", datagrams)
 
 
+def advertisement(tail, kind=3):
+    """Return a signed Reply (or Request) with an advertisement of one router and `tail`."""
+    data = b"\x40" + HOA + tail
+    return extended(bytes([50, 1]) + len(data).to_bytes(2, "big") + data, kind)
+
+
+def extended(octets, kind=3):
+    ident = bytes(8)
+    reply = reg.build_reply(0, 300, HOA, HA, ident)
+    message = reply if kind == 3 else reg.build_request(0x22, 300, HOA, HA, COA, ident)
+    message.extend(octets)
+    auth.append_mobile_home(message, 256, auth.HMAC_MD5, b"k" * 16)
+    return bytes(message)
+
+
+LONG = b"\x7f" + b"a" * 127
+EDGES = {
+    "realm of 253": (advertisement(b"\x00" + LONG + b"\x7d" + b"b" * 125 + b"\0"), None),
+    "realm of 254": (
+        advertisement(b"\x00" + LONG + b"\x7e" + b"b" * 126 + b"\0"),
+        "realm_too_long",
+    ),
+    "realm with a zero": (advertisement(b"\x00\x03a\0b\0"), "realm_label"),
+    "realm with a dot": (advertisement(b"\x00\x03a.b\0"), "realm_label"),
+    "realm cut in a label": (advertisement(b"\x00\x03ab"), "realm_truncated"),
+    "delta of 7 bits": (advertisement(b"\x08\x0a\0\x87\x05\0"), "delta_plen_below_8"),
+    "delta of 8 bits": (advertisement(b"\x08\x0a\0\x88\x0b\0"), None),
+    "master with host bits": (advertisement(b"\x0c\x0a\xff\0\x96\x80\0"), None),
+    "info 2": (advertisement(b"\x42" + HOA), "info_2_63"),
+    "advertisement in a request": (advertisement(b"", 1), "advertisement_not_in_reply"),
+    "129 extensions": (extended(b"\xc8\0" * 129), None),
+    "127 extensions": (extended(b"\xc8\0" * 127), None),
+    "unknown skippable": (extended(b"\x81\0\x8f\1\0"), None),
+    "malformed, valid, second": (
+        extended(b"\x83\0" + b"\x83\1a" + b"\x83\1b", 1),
+        "nai_length",
+    ),
+    "short second authenticator": (extended(b"") + b"\x20\2ab", None),
+    "authenticator behind a HoTI": (BY_ID["hoti"] + b"\x20\2ab", None),
+}
+
+
+@needs_tshark
+def test_the_edges_of_each_rule_are_the_same(tmp_path):
+    for name, (data, reason) in EDGES.items():
+        assert ours(data).get("bad", [None])[0] == reason, name
+    assert compare(tmp_path / "edges.pcap", [data for data, _ in EDGES.values()]) > 200
+
+
+@needs_tshark
+def test_identifications_are_timestamps_before_and_after_2036(tmp_path):
+    datagrams = [BY_ID["rrq-min"], extended(b"")]
+    shown = [layer["haaro"] for layer in tshark(capture(tmp_path / "era.pcap", datagrams))]
+    times = [flat(each, "haaro_haaro_")["ident_time"][0][:19] for each in shown]
+    assert times == ["2023-10-14T05:26:40", "2036-02-07T06:28:16"]
+
+
 @needs_tshark
 def test_generated_messages_of_every_kind_show_the_same_fields(tmp_path):
     generated = [data for kind, data in lines(6521, 1000) if kind in "vm" and data]
