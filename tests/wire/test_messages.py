@@ -504,6 +504,20 @@ def test_work_for_64_kilobytes_is_bounded(data):
     assert time.process_time() - start < 0.5
 
 
+def test_long_padding_is_passed_in_long_steps():
+    """64 KB of it cost a thousand looks, not 65000."""
+
+    class Counted(bytes):
+        looks = 0
+
+        def __getitem__(self, index):
+            Counted.looks += 1
+            return bytes.__getitem__(self, index)
+
+    message.parse(Counted(bytes(request()) + bytes(64000)))
+    assert Counted.looks < 2200
+
+
 def test_a_list_is_decoded_only_when_it_is_asked_for(monkeypatch):
     """A forged Reply of 64 KB costs its framing and one hash, never the work on its prefixes."""
     decoded = []
