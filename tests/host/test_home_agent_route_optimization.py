@@ -149,6 +149,9 @@ def test_only_with_r_is_there_an_advertisement(world):
     """R3.1.1-i1, R5.1-3, R5.5-i1."""
     reply = world.register(capability={"request": False})
     assert ro_reply(reply).accepted and advertised(reply) == []
+    world.now += 1000
+    reply = world.register(capability={"request": True})
+    assert ro_reply(reply).accepted and advertised(reply) != []
 
 
 def test_routers_without_a_are_not_advertised(world):
