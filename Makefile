@@ -20,7 +20,7 @@ export MICROPYTHON
 # The paths inside a virtual environment are absolute: one that was copied here with the tree is another tree's.
 $(shell [ ! -f $(STAMP) ] || [ "$$(cat $(STAMP))" = "$(CURDIR)" ] || rm -f $(STAMP))
 
-.PHONY: help setup system-packages lint format test demo soak differential fuzz mutants conformance-mutants wire-bench size conformance advertise-bench clean
+.PHONY: help setup system-packages test-packages lint format test demo soak differential fuzz mutants conformance-mutants wire-bench size conformance advertise-bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /#/' | \
@@ -41,6 +41,9 @@ $(STAMP): requirements-dev.txt pyproject.toml
 system-packages:
 	@./host_tools/system_packages.sh
 
+test-packages:
+	@./host_tools/system_packages.sh --tests
+
 lint: $(STAMP)  ## ruff (rules and format), codespell, mypy over wire, core and host
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,7 +54,7 @@ format: $(STAMP)  ## rewrite the files as `make lint` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: setup  ## pytest, then the suite inside MicroPython's unix port
+test: setup test-packages  ## pytest, then the suite inside MicroPython's unix port
 	@status=0; \
 	$(BIN)/python -m pytest || status=1; \
 	"$(MICROPYTHON)" -X heapsize=384k unix_port_tests/run.py || status=1; \
