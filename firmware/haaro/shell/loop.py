@@ -109,6 +109,7 @@ class Loop:
         self._settle(now)
         if now >= self._slow_at:
             self._slow_at = now + _SLOW_TURN_MS
+            gc.collect()
             self.machine.check()
             self._uplinks(now)
             self._warn()
