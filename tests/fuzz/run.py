@@ -68,7 +68,7 @@ def fuzz(name: str, seconds: int, keep: bool) -> tuple[str, bool]:
         name,
         f"-max_total_time={seconds}",
         f"-max_len={_LONGEST}",
-        "-timeout=5",
+        "-timeout=60",  # of wall time: a busy machine stops a process for seconds
         "-rss_limit_mb=2048",
         "-print_final_stats=1",
         f"-artifact_prefix={BUILD / name}/",

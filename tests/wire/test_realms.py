@@ -73,6 +73,15 @@ def test_129th_string_takes_index_0():
     assert decode_all(literal + b"\xff\0\x03new\0\x80\0\x81\0")[-4:] == ["n127", "new", "new", "n1"]
 
 
+def test_string_of_two_labels_in_entry_0_is_found():
+    """R4.2.1-2, R4.2.2-i1: after a rollover the longest match may have index 0."""
+    encoder = RealmEncoder()
+    for n in range(126):
+        encoder.encode(f"n{n}")
+    assert encoder.encode("a.b") == b"\x01a\x01b\0"
+    assert encoder.encode("a.b") == b"\x80\0"
+
+
 def test_the_dictionary_starts_empty_for_each_message():
     """R4.2.1-i1: both ends begin without a string."""
     assert encode_all(["example"]) == encode_all(["example"]) == [b"\x07example\0"]
@@ -134,6 +143,9 @@ def test_empty_realm_leaves_the_dictionary_alone():
         (b"\x80\0", "realm_index_unset"),
         (b"\x03a.b\0", "realm_label"),
         (b"\x03a\0b\0", "realm_label"),
+        (b"\x01.\0", "realm_label"),
+        (b"\x02\0a\0", "realm_label"),
+        (b"\x02a.\0", "realm_label"),
     ],
 )
 def test_bad_realm_is_refused(data, reason):
@@ -178,7 +190,7 @@ def test_any_octets_decode_as_the_model_says(data):
         assert (text.encode("latin-1"), off) == (expected[0], len(data) - len(rest))
 
 
-@pytest.mark.parametrize("text", ["\x7f", "\x80", "a\xff.b"])
+@pytest.mark.parametrize("text", ["\x7f", "\x80", "a\xff.b", "x" * 127])
 def test_a_character_is_an_octet(text):
     """R4.2.1-i2: any but 0 and the dot."""
     (octets,) = encode_all([text])
