@@ -28,7 +28,8 @@ _UDP = const(17)
 _PORT = const(434)
 # Receive queue of whole packets; records are charged as much, so theirs is twice as long.
 _QUEUE_OCTETS = const(8 << 20)
-_QUEUE_UNPRIVILEGED = const(106496)
+# Linux's own limit for who is not privileged, where it cannot be read.
+_DEFAULT_LIMIT = const(212992)
 _SEND_OCTETS = const(4 << 20)
 _MAX_PAIRS = const(8)
 
@@ -110,6 +111,7 @@ def _packet_address(index, protocol):
 def _pairs(family, protocol, program, record, interface, address):
     pairs = []
     count = min(cpus(), _MAX_PAIRS)
+    limit = _limit("rmem_max")
     # Lengths first: the kernel serves the newest socket first.
     for cpu in range(count):
         both = []
@@ -122,8 +124,8 @@ def _pairs(family, protocol, program, record, interface, address):
             one.setblocking(False)
             both.append(one)
         lengths, packets = both
-        _enlarge(lengths, _SO_RCVBUFFORCE, _SO_RCVBUF, 2 * _QUEUE_OCTETS, 2 * _QUEUE_UNPRIVILEGED)
-        _enlarge(packets, _SO_RCVBUFFORCE, _SO_RCVBUF, _QUEUE_OCTETS, _QUEUE_UNPRIVILEGED)
+        _enlarge(lengths, _SO_RCVBUFFORCE, _SO_RCVBUF, 2 * _QUEUE_OCTETS, limit)
+        _enlarge(packets, _SO_RCVBUFFORCE, _SO_RCVBUF, _QUEUE_OCTETS, limit // 2)
         bpf.attach(packets, program(0, MAX_PACKET, cpu, count))
         bpf.attach(lengths, program(record, MAX_PACKET, cpu, count))
         pairs.append((lengths, packets))
@@ -134,9 +136,17 @@ def _bind_to(one, interface):
     one.setsockopt(_SOL_SOCKET, _SO_BINDTODEVICE, interface.encode() + b"\0")
 
 
-def _enlarge(one, force, plain, octets, unprivileged):
-    """Ask for a queue of `octets`; without the privilege, for one the default limit allows."""
+def _limit(name):
+    try:
+        with open("/proc/sys/net/core/" + name) as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return _DEFAULT_LIMIT
+
+
+def _enlarge(one, force, plain, octets, limit):
+    """Ask for a queue of `octets`; without the privilege, for one within `limit`."""
     try:
         one.setsockopt(_SOL_SOCKET, force, octets)
     except OSError:
-        one.setsockopt(_SOL_SOCKET, plain, unprivileged)
+        one.setsockopt(_SOL_SOCKET, plain, min(octets, limit))

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from haaro_host.lab import plan
+from haaro_host.lab import plan, system
 from haaro_host.lab.facts import Facts, PathFigures, Switch
 from haaro_host.lab.processes import write_atomically
 
 SCHEMA = "haaro.lab.report/1"
+_RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
 _PATHS = (
     ("home_agent", "by the home agent"),
     ("direct", "direct"),
@@ -75,6 +76,11 @@ def show(facts: Facts, console: Console) -> None:
     console.print(Panel(drawing(facts), title="who talks to whom",
                         subtitle="captured packets", expand=False))  # fmt: skip
     console.print(_own_loss_lines(facts))
+    if system.in_user_namespace():
+        console.print(
+            "in a user namespace the routers' receive queues end at net.core.rmem_max"
+            f" ({_RMEM_MAX.read_text().strip()} octets), and what overflows them is counted above"
+        )
     console.print("user traffic is not encrypted: RFC 6521 protects signalling only")
     for claim in facts.claims:
         mark = "[green]observed[/]" if claim.observed else "[bold red]NOT observed[/]"
