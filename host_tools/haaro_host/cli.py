@@ -20,6 +20,7 @@ _PARTS = (
     ("decode", "decode.cli", "decode"),
     ("wireshark", "wireshark_cli", "app"),
     ("advertise", "advertise_cli", "app"),
+    ("simulate", "simulate.cli", "simulate"),
 )
 
 

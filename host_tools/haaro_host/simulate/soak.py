@@ -1,0 +1,234 @@
+"""Days of traffic with a random fault each hour: nothing crashes, grows or gets stuck.
+
+Three routers and a home agent on 1 % loss, one of them behind a NAT. After each fault all is mended
+and every pair must be direct again; no RRSTATE stays IN PROGRESS for 60 s. The blocks that Python's
+heap holds are counted once a day, after its collector ran, and must not grow over the last two
+thirds of the days.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from haaro.wire import ipv4
+from haaro_host.simulate.network import Link
+from haaro_host.simulate.router_node import RouterNode
+from haaro_host.simulate.traffic import Flow
+from haaro_host.simulate.world import HOME, World
+
+SCHEMA = "haaro.simulate.soak/1"
+_HOUR_S = 3600
+_LOSS = 0.01
+_EVERY_MS = 30_000  # between user packets: enough that direct tunnels stay in use
+_HEAL_S = 60
+_STUCK_S = 60
+_GROWTH_BLOCKS_A_DAY = 5  # a leak of one object an hour is 24; less is a cache that fills
+_NAT_ADDRESSES = [ipv4.address(f"198.51.100.{200 + n}") for n in range(8)]
+_COAS = {
+    name: [ipv4.address(f"203.0.113.{16 * n + k}") for k in range(8)] for n, name in enumerate("AB")
+}
+_PRIVATE = ipv4.address("192.168.1.10")
+
+
+class _Soak:
+    def __init__(self, seed: int) -> None:
+        self.world = world = World(seed, Link(20, loss=_LOSS), disk=True)
+        self.nodes = [world.add_router(name) for name in "ABC"]
+        self.nat = world.add_nat("modem", _NAT_ADDRESSES[0], "address-dependent")
+        world.boot_home_agent()
+        for node in self.nodes:
+            self.plug(node)
+            node.boot()
+        pairs = list(itertools.combinations([*"ABC", HOME], 2))
+        self.flows: list[Flow] = []
+        for one, other in pairs:
+            self.flows += world.both(one, other, _EVERY_MS)
+        self.faults: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self.busy: dict[tuple[str, str], int] = {}
+        self.slowest_s = 0.0
+        self.accepted: Counter[str] = Counter()
+
+    def plug(self, node: RouterNode) -> None:
+        """Plug a router in at one of its places."""
+        if node.name == "C":
+            node.attach(0, _PRIVATE, self.nat)
+        else:
+            node.attach(0, self.world.rng.choice(_COAS[node.name]))
+
+    # --- faults --------------------------------------------------------------------------------
+
+    def fault(self) -> None:
+        """Do one, and let it last for a time."""
+        rng, world = self.world.rng, self.world
+        name = rng.choice(
+            ["cut", "one way", "flap", "move", "both move", "home agent", "disk lost", "reboot"]
+            + ["both reboot", "NAT port", "NAT address", "loss", "clock", "disorder"]
+        )
+        self.faults[name] += 1
+        one, other = rng.sample(self.nodes, 2)
+        lasts = rng.uniform(1, 300)
+        if name in ("cut", "one way"):
+            ways = [(one, other)] if name == "one way" else [(one, other), (other, one)]
+            world.network.filters.append(
+                lambda d: any(d.sender == a.name and d.dst in self.public(b) for a, b in ways)
+            )
+        elif name == "flap":
+            one.detach(0)
+            world.run(lasts / 10)
+            self.plug(one)
+        elif name in ("move", "both move"):
+            for node in (one, other) if name == "both move" else (one,):
+                self.plug(node)
+        elif name in ("home agent", "disk lost"):
+            self.count_accepted()
+            world.home_agent.crash()
+            world.run(lasts)
+            world.boot_home_agent(name == "disk lost")
+        elif name in ("reboot", "both reboot"):
+            down = [one, other] if name == "both reboot" else [one]
+            for node in down:
+                node.crash()
+            world.run(lasts / 10)
+            for node in down:
+                node.boot(rng.choice([None, 0]))
+        elif name == "NAT port":
+            self.nat.reboot()
+        elif name == "NAT address":
+            world.move_nat(self.nat, rng.choice(_NAT_ADDRESSES))
+        elif name == "loss":
+            world.network.path.loss = 0.2
+        elif name == "clock":
+            world.home_agent.step_clock(rng.choice([-3_600_000, 3_600_000]))
+        elif name == "disorder":
+            path = world.network.path
+            path.jitter_ms, path.duplicate, path.corrupt = 50, 0.1, 0.01
+        self.watch(lasts)
+        world.network.filters.clear()
+        world.network.path = Link(20, loss=_LOSS)
+        self.heal(name)
+
+    def public(self, node: RouterNode) -> set[bytes]:
+        """Return the addresses that lead to a router."""
+        links = node.uplinks.values()
+        return {link.address if link.nat is None else link.nat.address for link in links}
+
+    def count_accepted(self) -> None:
+        """Keep the counters of a home agent that is about to be killed."""
+        self.accepted.update(self.world.home_agent.home_agent.counters)
+
+    # --- looking -------------------------------------------------------------------------------
+
+    def watch(self, seconds: float) -> None:
+        """Let time go by and look for what is stuck."""
+        end = self.world.now + round(seconds * 1000)
+        while self.world.now < end:
+            self.world.network.run_to(min(end, self.world.now + 10_000))
+            self.look()
+
+    def look(self) -> None:
+        """Find an RRSTATE that stays IN PROGRESS."""
+        now = self.world.now
+        for node in self.nodes:
+            if not node.running:
+                continue
+            for record in node.router.cache.all():
+                key = (node.name, ipv4.text(record.cr_hoa))
+                run = record.return_routability
+                states = record.rr_states.values()
+                if "IN PROGRESS" not in states:
+                    self.busy.pop(key, None)
+                    continue
+                since = self.busy.setdefault(key, now)
+                if run is not None and run.sent_at > since:
+                    self.busy[key] = since = run.sent_at
+                if now - since > _STUCK_S * 1000:
+                    self.failures.append(f"{now / 1000:.0f} s: RRSTATE of {key} is stuck")
+                    self.busy[key] = now
+
+    def heal(self, fault: str) -> None:
+        """All is well: within the time allowed every pair must be direct, with traffic."""
+        start = self.world.now
+        while not self.all_direct():
+            if self.world.now - start > _HEAL_S * 1000:
+                why = [
+                    f"{a.name} to {b.name}: {(a.peer(b) or {'reason': 'not known'})['reason']}"
+                    for a, b in itertools.permutations(self.nodes, 2)
+                    if not a.is_direct(b)
+                ]
+                self.failures.append(f"{start / 1000:.0f} s, after {fault}: {'; '.join(why)}")
+                break
+            for flow in self.flows:
+                flow.send_one()
+            self.world.run(0.5)
+        self.slowest_s = max(self.slowest_s, (self.world.now - start) / 1000)
+
+    def all_direct(self) -> bool:
+        """Whether every pair of routers is direct both ways."""
+        return all(a.is_direct(b) for a, b in itertools.permutations(self.nodes, 2))
+
+
+def run(seed: int, days: float, tell: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Soak for so many simulated days; the figures as data."""
+    soak = _Soak(seed)
+    heap: list[int] = []
+    with soak.world:
+        world = soak.world
+        soak.heal("the start")
+        for hour in range(1, round(days * 24) + 1):
+            end = hour * _HOUR_S * 1000
+            soak.watch(world.rng.uniform(0, max(0, (end - world.now) / 1000 - 1000)))
+            soak.fault()
+            soak.watch((end - world.now) / 1000)
+            if hour % 24 == 0:
+                gc.collect()
+                heap.append(sys.getallocatedblocks())
+                if tell is not None:
+                    tell(f"day {hour // 24}: {heap[-1]} blocks, {len(soak.failures)} failures")
+        soak.count_accepted()
+        if world.sink.wrong:
+            soak.failures.append(f"{world.sink.wrong} wrong deliveries: {world.sink.first_wrong}")
+        slope = _slope(heap[len(heap) // 3 :])
+        if slope is not None and slope > _GROWTH_BLOCKS_A_DAY:
+            soak.failures.append(f"the heap grows by {slope:.1f} blocks a day")
+        return {
+            "schema": SCHEMA,
+            "seed": seed,
+            "days": days,
+            "datagrams": world.network.datagrams,
+            "registrations": soak.accepted["registration_accepted"],
+            "faults": dict(sorted(soak.faults.items())),
+            "slowest_recovery_s": soak.slowest_s,
+            "heap_blocks": heap,
+            "heap_slope_blocks_a_day": slope,
+            "trace_sha256": world.network.trace_sha256,
+            "failures": soak.failures,
+        }
+
+
+def _slope(values: list[int]) -> float | None:
+    """Return the least-squares slope, None with fewer than three values."""
+    n = len(values)
+    if n < 3:
+        return None
+    middle, mean = (n - 1) / 2, sum(values) / n
+    above = sum((x - middle) * (y - mean) for x, y in enumerate(values))
+    return above / sum((x - middle) ** 2 for x in range(n))
+
+
+def lines(data: dict[str, Any]) -> list[str]:
+    """Return the figures as text."""
+    slope = data["heap_slope_blocks_a_day"]
+    return [
+        f"seed {data['seed']}, {data['days']:g} days, {data['datagrams']} datagrams,"
+        f" {data['registrations']} registrations, trace {data['trace_sha256'][:16]}",
+        "faults: " + ", ".join(f"{name} {n}" for name, n in data["faults"].items()),
+        f"slowest recovery {data['slowest_recovery_s']:.1f} s",
+        "heap slope: " + ("not measured" if slope is None else f"{slope:.1f} blocks a day"),
+        *(f"FAILED: {text}" for text in data["failures"]),
+    ]
