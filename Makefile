@@ -80,7 +80,7 @@ fuzz: $(STAMP)  ## fuzz every parser of wire by coverage, 10 minutes (SECONDS=60
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-fuzz.txt
 	$(BIN)/python -m tests.fuzz.run --seconds $(or $(SECONDS),600) $(if $(KEEP),--keep)
 
-# FILES= limits it to some files of firmware/haaro/wire, without writing the document.
+# FILES= names some files of firmware/haaro/wire, or --survivors: only what no test killed the last time.
 mutants: $(STAMP)  ## mutation testing of wire (half an hour), write docs/mutation.md
 	$(BIN)/python -m tests.mutation.run $(FILES)
 

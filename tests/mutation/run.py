@@ -1,10 +1,11 @@
-"""Mutation testing of firmware/haaro/wire by tests/wire: `python -m tests.mutation.run [FILE...]`.
+"""Mutation testing of firmware/haaro/wire: `python -m tests.mutation.run [--survivors] [FILE...]`.
 
-The tests are collected once and run once, noting which function each of them calls. Then each
-mutant gets a forked process: a changed function takes its new code there and the tests that call
-it run, quickest first, until one fails; a change at module level is imported anew and all tests
-run. Hypothesis is derandomised, so a score can be repeated. The verdicts of each file are kept in
-build/mutation; docs/mutation.md is written from them all, after those of FILE were made anew.
+The tests of tests/wire are collected once and run once, noting which functions each of them calls.
+Then each mutant gets a forked process: a changed function takes its new code there and the tests
+that call it run, quickest first, until one fails; a change at module level is imported anew and all
+tests run. Hypothesis is derandomised, so a score can be repeated. The verdicts of each file are kept in
+build/mutation; docs/mutation.md is written from them all, after those of FILE were made anew, or
+with --survivors only those that no test killed: for after a test was added.
 """
 
 import ast
@@ -69,8 +70,9 @@ def quick_hypothesis() -> None:
 class Plugin:
     """Takes over after collection: one run for coverage, then one fork a mutant."""
 
-    def __init__(self, files: list[Path]) -> None:
+    def __init__(self, files: list[Path], survivors: bool) -> None:
         self.files = files
+        self.survivors = survivors
         self.failed_at_first: list[str] = []
 
     @pytest.hookimpl(tryfirst=True)
@@ -111,24 +113,31 @@ class Plugin:
     def judge_file(self, path: Path) -> None:
         counts: Counter[str] = Counter()
         start = time.monotonic()
-        rows = []
+        rows: list[list[str]] = []
+        kept = BUILD / f"{path.name}.json"
+        known = json.loads(kept.read_text()) if self.survivors else {"seconds": 0, "rows": []}
         for mutant in mutants(path.read_text()):
+            place = [*key(path, mutant)]
+            before = known["rows"][len(rows)] if known["rows"] else []
+            if before[:4] == place and before[4] != "survived":
+                rows.append(before)
+                continue
             if mutant.function:
                 items = self.callers.get((str(path), mutant.function), [])
                 items = sorted(items, key=lambda item: self.duration[item.nodeid])
                 verdict = in_fork(lambda m=mutant, i=items: self.try_function(path, m, i))
             else:
                 verdict = in_fork(lambda m=mutant: try_module(path, m))
-            rows.append([*key(path, mutant), verdict])
+            rows.append([*place, verdict])
             counts[verdict] += 1
             if verdict == "survived":
                 print(
                     f"  {path.name}:{mutant.line} {mutant.before}  ->  {mutant.after}", flush=True
                 )
-        seconds = time.monotonic() - start
+        seconds = time.monotonic() - start + known["seconds"]
         print(f"{path.name}: {dict(counts)} in {seconds:.0f} s", flush=True)
         BUILD.mkdir(parents=True, exist_ok=True)
-        (BUILD / f"{path.name}.json").write_text(json.dumps({"seconds": seconds, "rows": rows}))
+        kept.write_text(json.dumps({"seconds": seconds, "rows": rows}))
 
     def try_function(self, path: Path, mutant: Mutant, items: list) -> int:
         """Give the live function the mutant's code and defaults, run `items`; return the status."""
@@ -289,9 +298,11 @@ def wire_files() -> list[Path]:
 
 
 def main(names: list[str]) -> int:
+    survivors = "--survivors" in names
+    names = [name for name in names if name != "--survivors"]
     files = [WIRE / name for name in names] or wire_files()
     os.chdir(ROOT)
-    plugin = Plugin(files)
+    plugin = Plugin(files, survivors)
     with contextlib.suppress(KeyboardInterrupt):
         run_pytest(plugin)
     if plugin.failed_at_first:

@@ -125,6 +125,12 @@ def test_mobile_network_ack_round_trip(code, addr, plen, implicit):
     assert ext.MOBNET_UNAUTHORIZED == 2
 
 
+def test_a_host_route_may_be_requested():
+    """RFC 5177 4.1: up to /32."""
+    append = lambda m: ext.append_mobile_network_request(m, b"\x0a\1\2\3", 32)  # noqa: E731
+    assert only(append, of=request).prefix == b"\x0a\1\2\3"
+
+
 def test_network_acknowledged_with_an_impossible_length_is_bad():
     """RFC 5177 4.2: /32 can be granted, /33 only refused."""
     ack = lambda code, plen: raw(148, bytes([code, plen, 0, 10, 1, 2, 3]), 1)  # noqa: E731
@@ -407,6 +413,8 @@ def test_extensions_after_a_return_routability_message():
     """R5.6-i1, R5.8-i1: walked, without effect; an unknown non-skippable discards [A34]."""
     hoti = rr.build_init(message.HOTI, b"12345678")
     assert message.parse(hoti + b"\0\0\xc8\x01x").cookie == b"12345678"
+    hot = rr.build_test(message.HOT, 1, b"12345678", b"abcdefgh")
+    assert message.parse(hot + b"\xc8\x01x").token == b"abcdefgh"
     assert reason(hoti + b"\x64\x01x") == "unknown_nonskippable"
     assert reason(hoti + b"\xc8\x05x") == "ext_overrun"
 
@@ -417,8 +425,9 @@ def test_tunnel_data_header():
     assert message.parse(b"\x04\x2f\xff\xff" + b"gre").next_header == 47
     assert reason(b"\x04\x04\x00") == "message_truncated"
     assert udp_tunnel.TUNNEL_HEADER == b"\4\4\0\0"
-    with pytest.raises(WireError, match="not_tunnel_data"):
+    with pytest.raises(WireError) as e:
         udp_tunnel.parse_tunnel(b"\x01\x04\x00\x00")
+    assert e.value.reason == "not_tunnel_data"
 
 
 @pytest.mark.parametrize("data", DATAGRAMS, ids=lambda d: d[:4].hex())
