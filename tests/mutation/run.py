@@ -3,9 +3,10 @@
 The tests of tests/wire are collected once and run once, noting which functions each of them calls.
 Then each mutant gets a forked process: a changed function takes its new code there and the tests
 that call it run, quickest first, until one fails; a change at module level is imported anew and all
-tests run. Hypothesis is derandomised, so a score can be repeated. The verdicts of each file are kept in
-build/mutation; docs/mutation.md is written from them all, after those of FILE were made anew, or
-with --survivors only those that no test killed: for after a test was added.
+tests run. Hypothesis is derandomised, so a score can be repeated.
+
+The verdicts of each file are kept in build/mutation; docs/mutation.md is written from them all,
+after those of FILE were made anew, or with --survivors those of mutants that nothing killed.
 """
 
 import ast

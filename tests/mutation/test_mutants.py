@@ -45,5 +45,5 @@ def test_every_equivalent_mutant_is_of_a_line_there_is_and_has_a_reason():
         for path in run.wire_files()
     }
     for (name, _, before, after), reason in run.equivalents().items():
-        assert before in lines[name] and after not in lines[name], before
+        assert before in lines[name] and before != after
         assert reason.strip()
