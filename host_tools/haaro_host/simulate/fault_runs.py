@@ -29,11 +29,11 @@ _FAULTS: dict[str, tuple[Callable[[int], list[Row]], int]] = {
 NAMES = tuple(_FAULTS)
 
 
-def run(name: str, seed: int) -> list[Row]:
-    """Do one fault; the rows are the same for the same seed."""
-    function, times = _FAULTS[name]
+def run(name: str, seed: int, times: int | None = None) -> list[Row]:
+    """Do one fault, `times` over or as often as it takes; the same seed gives the same rows."""
+    function, usual = _FAULTS[name]
     merged: list[Row] = []
-    for number in range(times):
+    for number in range(times or usual):
         rows = function(seed * 1000 + number)
         merged = [_worse(*pair) for pair in zip(merged, rows, strict=True)] if merged else rows
     return merged

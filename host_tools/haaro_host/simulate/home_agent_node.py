@@ -7,6 +7,7 @@ from typing import Any
 
 from haaro.core.settings import Settings
 from haaro.wire import ipv4
+from haaro.wire.errors import WireError
 from haaro.wire.message import MIP_PORT
 from haaro_host.home_agent import config as ha_config
 from haaro_host.home_agent.core import HomeAgent
@@ -168,8 +169,11 @@ class HomeAgentNode:
         if dst not in self.network.owners:
             self._on_packet(packet)
             return
-        ip = ipv4.parse_ipv4(packet)
-        sport, dport, data = ipv4.parse_udp(packet, ip)
+        try:
+            ip = ipv4.parse_ipv4(packet)
+            sport, dport, data = ipv4.parse_udp(packet, ip)
+        except WireError:
+            return  # damaged on the way; whoever it is for would drop it
         # The source is a home address, and those are ours to send from.
         self.network.send(self, None, None, (ip.src, sport, dst, dport), data)
 

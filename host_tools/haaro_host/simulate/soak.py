@@ -177,6 +177,7 @@ def run(seed: int, days: float, tell: Callable[[str], None] | None = None) -> di
     """Soak for so many simulated days; the figures as data."""
     soak = _Soak(seed)
     heap: list[int] = []
+    told = 0
     with soak.world:
         world = soak.world
         soak.heal("the start")
@@ -185,6 +186,9 @@ def run(seed: int, days: float, tell: Callable[[str], None] | None = None) -> di
             soak.watch(world.rng.uniform(0, max(0, (end - world.now) / 1000 - 1000)))
             soak.fault()
             soak.watch((end - world.now) / 1000)
+            if tell is not None and len(soak.failures) > told:
+                tell("\n".join(soak.failures[told:]))
+                told = len(soak.failures)
             if hour % 24 == 0:
                 gc.collect()
                 heap.append(sys.getallocatedblocks())
