@@ -28,6 +28,16 @@ NAMES = (
     "tunnel",
     "address",
 )
+DOCUMENT = ROOT / "docs" / "fuzz.md"
+_HEAD = """\
+# Fuzzing the parsers
+
+Written by `make fuzz KEEP=1`; do not edit. Each target of `tests/fuzz/targets.py` begins with its
+invariant. Executions and edges (of bytecode, as libFuzzer counts them) are those of one run. The
+inputs kept are replayed by `make test`; what builds messages is no target, so its lines are not
+reached here.
+
+"""
 _LONGEST = 1024
 _LEAST = 10
 _WIRE = str(FIRMWARE / "haaro" / "wire")
@@ -172,16 +182,24 @@ def main() -> int:
         fuzz_here(arguments.target, arguments.rest)
     share = max(1, arguments.seconds // len(NAMES))
     start = time.monotonic()
-    print("| Target | Seconds | Executions | Edges | Inputs kept | Invariant |")
-    print("|---|---|---|---|---|---|")
+    lines = []
+
+    def say(text: str) -> None:
+        lines.append(text)
+        print(text, flush=True)
+
+    say("| Target | Seconds | Executions | Edges | Inputs kept | Invariant |")
+    say("|---|---|---|---|---|---|")
     all_held = True
     for name in NAMES:
         row, held = fuzz(name, share, arguments.keep)
         all_held = all_held and held
-        print(row, flush=True)
-    print("\n| File | Lines reached by the corpus | Lines in functions | |\n|---|---|---|---|")
-    print("\n".join(coverage()))
-    print(f"\n{time.monotonic() - start:.0f} s, " + ("all held" if all_held else "FAILED"))
+        say(row)
+    say("\n| File | Lines the corpus reaches | Lines in functions | |\n|---|---|---|---|")
+    say("\n".join(coverage()))
+    say(f"\n{time.monotonic() - start:.0f} s, " + ("all held." if all_held else "FAILED."))
+    if arguments.keep:
+        DOCUMENT.write_text(_HEAD + "\n".join(lines) + "\n")
     return 0 if all_held else 1
 
 

@@ -183,7 +183,8 @@ def heap(path: str, how: str) -> None:
         file.seek(0, 2)
         size = file.tell()
         file.seek(0)
-        data = file.read(size)
+        data = bytearray(size)
+        file.readinto(data)  # read() would take the heap twice
     gc.collect()
     if how == "hold":
         return
