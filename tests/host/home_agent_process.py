@@ -16,7 +16,11 @@ import time
 
 import pytest
 
-from tests.host.home_agent_helpers import KEY
+from haaro_host.home_agent.clock import stamp
+from haaro_host.home_agent.store import Store
+from tests.host.home_agent_helpers import HOA_A, KEY
+
+NTP_UNIX_MS = 2_208_988_800_000
 
 PYTHON = sys.executable
 DEADLINE_S = 20.0
@@ -154,7 +158,13 @@ class Process:
 
 
 def write_config(directory, text=CONFIG, key=KEY):
-    """Write ha.toml and its secrets file."""
+    """Write ha.toml, its secrets file, and a state file that is not the first: no floor [R3]."""
+    state = directory / "state.sqlite"
+    if not state.exists():
+        store = Store(str(state))
+        hour_ago = time.time_ns() // 10**6 + NTP_UNIX_MS - 3_600_000
+        store.seen(HOA_A, stamp(hour_ago).to_bytes(8, "big"))
+        store.close()
     (directory / "ha.toml").write_text(text)
     lines = [
         f'[[router]]\nname = "{n}"\nspi = 256\nalgorithm = "hmac-sha256"\nkey = "{key.hex()}"\n'

@@ -22,9 +22,15 @@ from tests.host.home_agent_helpers import (
     build_request,
     parse_reply,
 )
-from tests.host.home_agent_process import CONFIG, DEADLINE_S, Namespace, Process, write_config
+from tests.host.home_agent_process import (
+    CONFIG,
+    DEADLINE_S,
+    NTP_UNIX_MS,
+    Namespace,
+    Process,
+    write_config,
+)
 
-NTP_UNIX_MS = 2_208_988_800_000
 END_B = "198.51.100.74"
 
 

@@ -560,8 +560,7 @@ def test_a_restart_keeps_bindings_and_accepts_no_replay(tmp_path):
     world = World(store=Store(path))
     reply = world.register(identification=bytes(8))  # a fresh file: learn the clock
     assert reply.code == 133
-    first = build_request(reply.identification, networks=["10.1.0.0/24"], capability={})
-    assert parse_reply(world.send(first)[0].payload).code == 0
+    first = accepted_after(world, reply, networks=["10.1.0.0/24"], capability={})
     world.store.close()
 
     again = World(store=Store(path))
@@ -573,7 +572,7 @@ def test_a_restart_keeps_bindings_and_accepts_no_replay(tmp_path):
     assert parse_reply(again.send(first)[0].payload).code == 133
     assert again.ha.bindings[HOA_A] == binding
     again.now += 1000
-    later = (int.from_bytes(reply.identification, "big") + (1 << 32)).to_bytes(8, "big")
+    later = (int.from_bytes(first[16:24], "big") + (1 << 32)).to_bytes(8, "big")
     assert again.register(identification=later).code == 0
 
 
@@ -581,8 +580,7 @@ def test_expired_bindings_are_not_restored(tmp_path):
     """RFC 5944 3.8.2.2: MUST delete after expiration, also when it expired while we were down."""
     path = str(tmp_path / "state.sqlite")
     world = World(store=Store(path))
-    reply = world.register(identification=bytes(8))
-    assert parse_reply(world.send(build_request(reply.identification))[0].payload).code == 0
+    accepted_after(world, world.register(identification=bytes(8)))
     world.store.close()
     again = World(store=Store(path))
     again.now = world.now + 400_000
@@ -598,6 +596,26 @@ def test_an_empty_state_file_refuses_what_an_earlier_life_may_have_accepted(tmp_
         captured = world.request(identification=identification(world, seconds))
         assert parse_reply(world.send(captured)[0].payload).code == 133
     assert world.ha.bindings == {}
-    reply = world.register(identification=identification(world))
-    world.now += 1000
-    assert world.register(identification=reply.identification).code == 0
+    accepted_after(world, world.register(identification=identification(world)))
+
+
+def accepted_after(world, reply, **values):
+    """A router takes the second after the one of the 133, asks again 1.1 s later: return that."""
+    learnt = (int.from_bytes(reply.identification[:4], "big") + 1) << 32
+    world.now += 1100
+    request = build_request((learnt + (11 << 32) // 10).to_bytes(8, "big"), **values)
+    assert parse_reply(world.send(request)[0].payload).code == 0
+    return request
+
+
+@pytest.mark.parametrize("fraction_ms", [0, 1, 499, 999])
+def test_a_disk_lost_twice_at_once_gives_no_replay_either(tmp_path, fraction_ms):
+    """Threats R3, F8: nor does a life that began without a disk accept stamps further ahead."""
+    world = World(store=Store(str(tmp_path / "first.sqlite")))
+    world.now += fraction_ms
+    captured = accepted_after(world, world.register(identification=identification(world)))
+    again = World(store=Store(str(tmp_path / "second.sqlite")))
+    again.now = world.now
+    for _ in range(20):
+        again.now += 400
+        assert parse_reply(again.send(captured)[0].payload).code == 133

@@ -139,6 +139,10 @@ class Registrar:
         if last is not None and difference(last, high << 32) >= 0:
             # The router ran ahead of us and went back: our own time would be refused again.
             high = (last >> 32) + 1 & 0xFFFFFFFF
+            if state.identification is None:
+                # The floor is a whole window ahead: a router that goes on from this second is past
+                # it when it may ask again, a second later, and within the window still.
+                high = (last >> 32) - 1 & 0xFFFFFFFF
         identification = high.to_bytes(4, "big") + request.identification[4:]
         reply = rules.build_reply(
             request,

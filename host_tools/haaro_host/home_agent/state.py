@@ -84,20 +84,20 @@ class State:
             for value in seen:
                 newest = value if difference(value, newest) > 0 else newest
             ahead = unstamp(newest, now) - now
-            if ahead > 0:
-                # A wiped or wrong clock: all routers would be refused.
-                self.clock.not_before(now, now + ahead)
+            # Up to a window ahead is a router's own clock; more is ours, wiped or wrong, and all
+            # routers would be refused.
             if ahead > self.config.replay_window * 1000:
+                self.clock.not_before(now, now + ahead)
                 self.log(
                     "warning",
                     f"the system clock is {ahead / 1000:.0f} s behind the last registration;"
                     " continuing from that registration's time",
                 )
         elif self.store.fresh:
-            # Nothing is known of an earlier life, and what it accepted was stamped at most one
-            # window ahead: start that much later, and refuse everything older.
-            self.clock.not_before(now, now + self.config.replay_window * 1000)
-            self.floor = stamp(self.clock.now(now))
+            # Nothing is known of an earlier life, but what it accepted was stamped at most one
+            # window ahead: refuse all that could be that. Our clock stays true, so that the same
+            # holds for the life after this one.
+            self.floor = stamp(now + self.config.replay_window * 1000)
         time = self.clock.now(now)
         allowed = {}
         for home_address, binding in self.bindings.items():
