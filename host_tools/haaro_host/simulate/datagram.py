@@ -23,7 +23,7 @@ NAMES = {
 }
 # What comes back to a port other than 434 and is signalling all the same.
 _ANSWERS = (message.REGISTRATION_REPLY, message.HOT, message.COT)
-_ICMP, _UDP = 1, 17
+_ICMP, _UDP = b"\x01", b"\x11"
 _PORT = MIP_PORT.to_bytes(2, "big")
 
 
@@ -35,8 +35,18 @@ class Datagram:
     """
 
     __slots__ = (
-        "dport", "dropped", "dst", "first", "payload", "receiver", "sender", "sport", "src", "time",
-    )  # fmt: skip
+        "_kind",
+        "dport",
+        "dropped",
+        "dst",
+        "first",
+        "payload",
+        "receiver",
+        "sender",
+        "sport",
+        "src",
+        "time",
+    )
 
     def __init__(
         self, time: int, src: bytes, sport: int, dst: bytes, dport: int, payload: bytes
@@ -48,6 +58,7 @@ class Datagram:
         self.dropped = ""
         self.sender = ""
         self.receiver = ""
+        self._kind = ""
 
     def copy(self) -> "Datagram":
         """Return a duplicate that a NAT may rewrite on its own."""
@@ -66,7 +77,7 @@ class Datagram:
         payload = self.payload
         if payload[:4] != TUNNEL_HEADER:
             return payload
-        if payload[13:14] != bytes((_UDP,)):
+        if payload[13:14] != _UDP:
             return None
         data = 4 + (payload[4] & 15) * 4
         found = payload[data + 8 :]
@@ -79,8 +90,13 @@ class Datagram:
     @property
     def kind(self) -> str:
         """The name of what is carried: a message, "keepalive", "user" or "other"."""
+        if not self._kind:
+            self._kind = self._told()
+        return self._kind
+
+    def _told(self) -> str:
         payload = self.payload
-        if payload[:4] == TUNNEL_HEADER and payload[13:14] == bytes((_ICMP,)):
+        if payload[:4] == TUNNEL_HEADER and payload[13:14] == _ICMP:
             return "keepalive"
         found = self.control
         if found is None:
