@@ -202,6 +202,22 @@ def test_endless_133_backs_off():
     assert len(lone.sent) < 15
 
 
+def test_a_133_after_an_hour_of_silence_is_followed_up_within_two_seconds():
+    """F13 of the threats: waits that grew to half a minute are for a home agent that is silent."""
+    lone = Lone()
+    requests = lone.requests(lone.up())
+    while lone.now < 3_600_000:
+        requests = lone.requests(lone.run(500)) or requests
+    requests = []
+    while not requests:
+        requests = lone.requests(lone.run(500))
+    (request,) = requests
+    moved = (lone.ntp(-8000) >> 32).to_bytes(4, "big")
+    reply = lone.home_reply(request, code=133, identification=moved + request.identification[4:])
+    lone.outside(HOME_AGENT, reply)
+    assert len(lone.requests(lone.run(2000))) == 1
+
+
 REFUSALS = {
     "reply_bad_authenticator": {"key": bytes(32)},
     "reply_unknown_spi": {"spi": 257},

@@ -215,7 +215,8 @@ class PeerRegistrations:
             state.offset_ms += self._ctx.clock.correction_ms(now, high, state.offset_ms)
             state.pending = state.last = None
             self._ctx.counters.bump("peer_clock_resynchronised")
-            if state.attempts > 2:
+            state.mismatches += 1
+            if state.mismatches > 2:
                 self._retry_later(now, record)
                 return
             self._ctx.deadlines.set("request", max(now, state.sent_at + _MIN_GAP_MS), record.cr_hoa)

@@ -30,6 +30,7 @@ class PeerRegistration:
         self.sent_at = _LONG_AGO_MS
         self.attempts = 0
         self.failures = 0
+        self.mismatches = 0  # replies with code 133 in a row
         self.retry_at = 0
         self.offset_ms = 0  # of this CR's clock to the home agent's [A45]
         self.code: int | None = None

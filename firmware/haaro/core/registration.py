@@ -52,6 +52,7 @@ class HomeRegistration:
         self._last: int | None = None
         self._sent_at = -_MIN_GAP_MS
         self._attempts = 0
+        self._mismatches = 0  # replies with code 133 in a row
         self._solicit: bytes | None = None
         self.registered = False
         self.stopped = False
@@ -176,6 +177,7 @@ class HomeRegistration:
                 self._accept(now, message, pending)
         else:
             self._pending = None
+            self._mismatches = 0
             self._ctx.counters.bump("registration_denied")
             self._ctx.warn(f"home agent denied the registration: {wire.code_name(message.code)}")
 
@@ -213,7 +215,8 @@ class HomeRegistration:
         self._solicit = pending.solicited
         self._ctx.counters.bump("clock_resynchronised")
         self._ctx.log(f"clock for registration moved by {correction} ms to the home agent's")
-        if self._attempts <= 2:
+        self._mismatches += 1
+        if self._mismatches <= 2:
             # A home agent that never agrees gets the backoff, not a request a second.
             self._schedule(now)
 
@@ -232,7 +235,7 @@ class HomeRegistration:
             self._ctx.log(f"registered with home agent {ipv4.text(settings.home_agent)}")
         self.registered = True
         self.coa = pending.coa
-        self._attempts = 0
+        self._attempts = self._mismatches = 0
         if self._solicit == pending.solicited:
             self._solicit = None
         # The lifetime counts from the request (RFC 5944 3.6.2.2).
