@@ -139,6 +139,22 @@ def test_corruption_changes_one_octet():
     assert all(len(p) == 4 for p in wrong)
 
 
+def test_the_link_of_a_nat_is_crossed_both_ways():
+    network = Network(Link(1))
+    ear, inner = Ear(network), Ear(network)
+    nat = Nat("nat", PUBLIC, "endpoint-independent", 60_000, random.Random(1))
+    nat.inside[INSIDE] = inner.receive
+    network.own(PUBLIC, None, nat, Link(delay_ms=100))
+    network.own(ONE, ear, None, Link(delay_ms=10))
+    seen = []
+    network.observers.append(seen.append)
+    network.send(inner, nat, None, (INSIDE, 434, ONE, 434), b"out")
+    network.run(500)
+    network.send(ear, None, Link(delay_ms=10), (ONE, 434, PUBLIC, seen[0].sport), b"in")
+    network.run(500)
+    assert (ear.heard, inner.heard) == ([(111, b"out")], [(611, b"in")])
+
+
 def test_a_source_that_is_not_the_senders_is_dropped():
     network = Network(Link(1))
     ear, thief = Ear(network), Ear(network)

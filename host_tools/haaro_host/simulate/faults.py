@@ -174,7 +174,7 @@ class Pair:
 
 # --- the faults of links and addresses ---------------------------------------------------------
 
-_RR_RUNS = 300
+RR_RUNS = 300
 _GAP_RUNS = 10
 _LOSSY = 0.2
 
@@ -182,9 +182,9 @@ _LOSSY = 0.2
 def f1_loss(seed: int) -> list[Row]:
     """20 % loss each way of both uplinks: registered always, return routability within 30 s."""
     times, gaps, lost = [], [], 0
-    for number in range(_RR_RUNS):
+    for number in range(RR_RUNS):
         with Pair(
-            seed * _RR_RUNS + number, path=Link(_DELAY_MS, loss=_LOSSY), settle=False
+            seed * RR_RUNS + number, path=Link(_DELAY_MS, loss=_LOSSY), settle=False
         ) as pair:
             world, a, c = pair.world, pair.a, pair.c
             pair.wait_registered(120)

@@ -157,7 +157,7 @@ class Network:
         ends: tuple[bytes, int, bytes, int],
         payload: bytes,
     ) -> None:
-        """Send from `sender`, behind `nat` or not, over its `link`: (src, sport, dst, dport)."""
+        """Send (src, sport, dst, dport) from `sender`: over its `link`, or that of its `nat`."""
         datagram = Datagram(self.now, *ends, bytes(payload))
         datagram.sender = sender.name
         self.datagrams += 1
@@ -169,6 +169,8 @@ class Network:
                 return
             else:
                 nat.outbound(self.now, datagram)
+                outside = self.owners.get(nat.address)
+                link = outside.link if outside else None
         else:
             here = self.owners.get(ends[0])
             if here is None or here.node is not sender:

@@ -222,6 +222,11 @@ def _names(scenario: Scenario) -> list[str]:
             for uplink in table.uplinks
             if uplink.nat is not None and uplink.nat not in nats
         ]
+        problems += [
+            f"router {table.name}: the link of an uplink behind a NAT is given at that nat"
+            for uplink in table.uplinks
+            if uplink.nat is not None and set(LinkTable.model_fields) & uplink.model_fields_set
+        ]
     for traffic in scenario.traffic:
         if traffic.source == "*":
             if traffic.to is not None or not traffic.peers:
