@@ -81,6 +81,13 @@ def test_a_missed_bound_is_status_1(monkeypatch):
     assert CliRunner().invoke(app, ["simulate", "--faults", "--fault", "F2"]).exit_code == 0
 
 
+def test_routers_that_never_get_to_the_fault_are_a_missed_row(monkeypatch):
+    monkeypatch.setattr(faults, "_DELAY_MS", 100_000)
+    (row,) = fault_runs.run("F2", 1, times=1)
+    assert not row.met
+    assert "did not come to the fault: nothing came of it within 60000 ms" in row.note
+
+
 def test_a_slow_keepalive_misses_the_bound_of_f2():
     """The figure is a measurement: F2 with a keepalive each 4 s instead of each second."""
     with Pair(1) as pair:

@@ -8,6 +8,7 @@ from typing import Any
 
 from haaro_host.simulate import faults, faults_restart
 from haaro_host.simulate.faults import Row
+from haaro_host.simulate.network import SimulationError
 
 # Function, and with how many seeds made from the one given: the worst of them is the row.
 _FAULTS: dict[str, tuple[Callable[[int], list[Row]], int]] = {
@@ -34,7 +35,10 @@ def run(name: str, seed: int, times: int | None = None) -> list[Row]:
     function, usual = _FAULTS[name]
     merged: list[Row] = []
     for number in range(times or usual):
-        rows = function(seed * 1000 + number)
+        try:
+            rows = function(seed * 1000 + number)
+        except SimulationError as error:
+            return [Row(name, faults.BY_HOME_AGENT, 0, None, f"did not come to the fault: {error}")]
         merged = [_worse(*pair) for pair in zip(merged, rows, strict=True)] if merged else rows
     return merged
 

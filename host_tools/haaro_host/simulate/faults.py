@@ -183,9 +183,7 @@ def f1_loss(seed: int) -> list[Row]:
     """20 % loss each way of both uplinks: registered always, return routability within 30 s."""
     times, gaps, lost = [], [], 0
     for number in range(RR_RUNS):
-        with Pair(
-            seed * RR_RUNS + number, path=Link(_DELAY_MS, loss=_LOSSY), settle=False
-        ) as pair:
+        with Pair(seed * RR_RUNS + number, path=Link(_DELAY_MS, loss=_LOSSY), settle=False) as pair:
             world, a, c = pair.world, pair.a, pair.c
             pair.wait_registered(120)
             pair.flows = world.both("C", "A")
