@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_trace_octet_for_octet(tmp_path):
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.name)
 def test_every_scenario_does_as_it_expects(path):
     scenario = load(path)
-    if path.name == "hundred.toml":
+    if path.name in ("hundred.toml", "thousand.toml"):
         scenario.seconds = 100
         scenario.router[0].count = 20
     run = Run(scenario, 1)
