@@ -5,7 +5,7 @@
 
 import gc
 
-from haaro.wire import extensions, message
+from haaro.wire import extensions, message, registration
 from haaro.wire.errors import WireError
 from haaro.wire.prefixes import check_advertisement
 
@@ -88,3 +88,31 @@ def test_reader_pays_for_what_it_takes_of_a_long_list():
     taken = [next(routers) for _ in range(10)]
     assert taken[9] == (HOA[1:], False, [(b"\x0a\0\0\0", 8, "abc")])
     assert data.peak < 8192, data.peak
+
+
+def heap_taken(work, times=200):
+    """Return the octets of heap that one call of `work` takes, garbage included."""
+    work()
+    gc.collect()
+    gc.disable()
+    before = gc.mem_alloc()
+    for _ in range(times):
+        work()
+    taken = gc.mem_alloc() - before
+    gc.enable()
+    gc.collect()
+    return taken // times
+
+
+def test_reuse_saves_the_object_and_the_buffer():
+    """What is read into an object, or built in a buffer, that exists takes less heap."""
+    octets = FIXED + SIGN
+    old = message.parse(octets)
+    new = heap_taken(lambda: message.parse(octets))
+    assert heap_taken(lambda: message.parse(octets, old)) <= new - 128, new
+    buffer = bytearray(200)
+    new = heap_taken(lambda: registration.build_reply(0, 300, HOA[1:], HOA[1:], bytes(8)))
+    reused = heap_taken(
+        lambda: registration.build_reply(0, 300, HOA[1:], HOA[1:], bytes(8), buffer)
+    )
+    assert reused < new, (reused, new)

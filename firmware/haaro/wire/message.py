@@ -31,8 +31,11 @@ _CLASSES = {
 }
 
 
-def parse(data: bytes):
+def parse(data: bytes, message=None):
     """Return the message object for `data`, which it keeps; nothing is authenticated yet.
+
+    `message`: an object that an earlier call returned and nobody needs any more. It is read anew
+    and returned if it is of the right class; after a WireError it must not be used.
 
     Raises WireError, and nothing else, when the datagram must be dropped without an answer: empty,
     unknown_type, message_truncated, ext_overrun, unknown_nonskippable, too_many_extensions or
@@ -43,4 +46,7 @@ def parse(data: bytes):
     cls = _CLASSES.get(data[0])
     if cls is None:
         raise WireError("unknown_type")
+    if type(message) is cls:
+        message.__init__(data)  # type: ignore[misc]  # its class is exactly cls
+        return message
     return cls(data)

@@ -238,15 +238,33 @@ def build_request(
     home_agent: bytes,
     care_of_address: bytes,
     identification: bytes,
+    message: bytearray | None = None,
 ) -> bytearray:
-    """Return the fixed part; extensions and last the authenticator are appended by the caller."""
+    """Return the fixed part; extensions and last the authenticator are appended by the caller.
+
+    `message`: a buffer of the caller's to build in, whatever it held; it is what is returned.
+    """
     head = struct.pack(">BBH", REGISTRATION_REQUEST, flags, lifetime)
-    return bytearray(head + home_address + home_agent + care_of_address + identification)
+    octets = head + home_address + home_agent + care_of_address + identification
+    return start_message(octets, message)
 
 
 def build_reply(
-    code: int, lifetime: int, home_address: bytes, home_agent: bytes, identification: bytes
+    code: int,
+    lifetime: int,
+    home_address: bytes,
+    home_agent: bytes,
+    identification: bytes,
+    message: bytearray | None = None,
 ) -> bytearray:
-    """Return the fixed part; extensions and last the authenticator are appended by the caller."""
+    """Return the fixed part, in `message` if given, as `build_request` does."""
     head = struct.pack(">BBH", REGISTRATION_REPLY, code, lifetime)
-    return bytearray(head + home_address + home_agent + identification)
+    return start_message(head + home_address + home_agent + identification, message)
+
+
+def start_message(octets: bytes, message: bytearray | None) -> bytearray:
+    """Return `message` holding just `octets`, or a new buffer when it is None."""
+    if message is None:
+        return bytearray(octets)
+    message[:] = octets
+    return message
