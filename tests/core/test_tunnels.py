@@ -254,6 +254,7 @@ class Nat:
     def __init__(self, world):
         self.world = world
         self.network = world.net
+        self.address = self.PUBLIC
         self.generation = 0
         self.out = {}
         self.back = {}
@@ -267,7 +268,7 @@ class Nat:
                     port = 20_000 + 100 * self.generation + len(self.out)
                     self.out[key] = port
                     self.back[(port, dst, dport)] = (src, sport)
-                real(self, self.PUBLIC, self.out[key], dst, dport, payload)
+                real(self, self.address, self.out[key], dst, dport, payload)
             else:
                 real(sender, src, sport, dst, dport, payload)
 
@@ -285,6 +286,13 @@ class Nat:
         """Forget every mapping; new ones get other ports."""
         self.generation += 1
         self.out, self.back = {}, {}
+
+    def move(self, address):
+        """Reboot and have another public address."""
+        self.reboot()
+        del self.network.owners[self.address]
+        self.network.owners[address] = self
+        self.address = address
 
 
 def behind_nat():
@@ -320,6 +328,47 @@ def test_new_nat_port_is_learnt_by_keepalives():
     world.traffic(world.a, world.c, 60_000)
     assert world.both_direct(world.a, world.c)
     assert world.a.router.tunnels.of_peer(HOA_C).remote_port != old
+
+
+@pytest.mark.parametrize(("home_token", "limit_ms"), [(True, 8000), (False, 45_000)])
+def test_direct_path_follows_a_nat_to_its_new_address(home_token, limit_ms):
+    """R6.1-2 A35, F6 of the threats: renewed when the path is silent, not in minutes. Without a
+    home token that takes the home agent, once it knows the new address too.
+    """
+    world, nat = behind_nat()
+    world.make_direct(world.c, world.a)
+    world.traffic(world.a, world.c, 12_000)
+    if not home_token:
+        world.c.router.cache.get(HOA_A).home_keygen_token = b""
+    nat.move(ipv4.address("203.0.113.201"))
+    world.traffic(world.a, world.c, limit_ms)
+    assert world.both_direct(world.a, world.c)
+    assert world.a.router.tunnels.of_peer(HOA_C).remote == nat.address
+
+
+def test_silent_path_without_a_nat_is_probed_and_not_registered_anew():
+    world = Triangle()
+    world.make_direct(world.c, world.a)
+    world.traffic(world.a, world.c, 12_000)
+    world.net.cut(COA_A, COA_C)
+    start = world.net.now
+    world.traffic(world.a, world.c, 20_000)
+    assert not world.a.is_direct(world.c)
+    assert world.net.since(start, "coti", "hoti") == []
+
+
+def test_flapping_path_behind_a_nat_is_registered_anew_at_most_every_ten_seconds():
+    world, nat = behind_nat()
+    world.make_direct(world.c, world.a)
+    start = world.net.now
+    for _ in range(6):
+        between = world.net.cut(nat.PUBLIC, COA_A)
+        world.traffic(world.a, world.c, 5000)
+        world.net.filters.remove(between)
+        world.traffic(world.a, world.c, 5000)
+    times = [d.time for d in world.net.since(start + 1000, "request") if d.src == nat.PUBLIC]
+    assert len(times) > 3
+    assert all(two - one >= 10_000 for one, two in itertools.pairwise(times))
 
 
 def stray(lone, packet, src=COA_C, sport=40_000):

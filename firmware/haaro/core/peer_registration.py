@@ -22,6 +22,7 @@ _RENEW_MS = const(150000)  # well before MAX_TOKEN_LIFETIME and the binding's en
 _TOKEN_MARGIN_MS = const(30000)
 _FRESH_MS = const(210000)  # asks for new tokens whatever is left
 _UNANSWERED_TRIES = const(3)
+_SILENT_GAP_MS = const(10000)  # between registrations because a path is silent
 _GRACE_MS = const(3000)  # RFC 6521 3.3.6: for packets in flight
 _M32 = 0xFFFFFFFF
 _TIMERS = ("request", "retry", "renew", "mr_expire", "mutual")
@@ -341,6 +342,22 @@ class PeerRegistrations:
         record.binding = None
         self._ctx.deadlines.clear("cr_expire", record.cr_hoa)
         self.forget(now, record)
+
+    def path_silent(self, now: int, peer: bytes) -> None:
+        """A direct path no longer answers. Behind a NAT our public address may be another one,
+        unseen: renew with a new care-of token, which is made with that address [A35].
+        """
+        record = self._cache.get(peer)
+        state = record.registration if record is not None else None
+        uplink = self._ctx.uplink()
+        if not self._home.nat or uplink is None or state is None or not state.registered:
+            return
+        record.care_of_keygen_tokens.pop(uplink.address, None)
+        if now < state.sent_at + _SILENT_GAP_MS:
+            self._ctx.deadlines.set("renew", state.sent_at + _SILENT_GAP_MS, peer)
+        else:
+            self._rr.abort(record)
+            self._rr.start(now, record, uplink, _TOKEN_MARGIN_MS)
 
     def care_of_changed(self, now: int) -> None:
         """Our care-of address changed and the home agent knows: renew every direct path (RFC 6521

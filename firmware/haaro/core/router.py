@@ -45,7 +45,7 @@ class Router:
     def __init__(self, settings: Settings, random, now: int, ntp_ms: int) -> None:
         ctx = self._ctx = Context(settings, random, now, ntp_ms)
         self.counters = ctx.counters
-        self.tunnels = Tunnels(ctx, self._tunnel_changed, self._home_agent_silent)
+        self.tunnels = Tunnels(ctx, self._tunnel_changed, self._tunnel_silent)
         self.cache = Cache(ctx, self._has_tunnel, self._record_removed)
         self.registration = HomeRegistration(
             ctx, self.tunnels, self.cache, self._home_accepted, self._home_lost
@@ -307,8 +307,11 @@ class Router:
             state = "up" if tunnel.up else "silent; traffic goes by the home agent"
             self._ctx.log(f"direct path to {ipv4.text(tunnel.peer)} is {state}")
 
-    def _home_agent_silent(self, now: int) -> None:
-        self.registration.home_agent_silent(now)
+    def _tunnel_silent(self, now: int, tunnel: Tunnel) -> None:
+        if tunnel.direct:
+            self._peers.path_silent(now, tunnel.peer)
+        else:
+            self.registration.home_agent_silent(now)
 
     def _home_accepted(self, now: int, solicited: bytes | None, moved: bool) -> None:
         if moved:

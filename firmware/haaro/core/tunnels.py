@@ -64,13 +64,13 @@ class Tunnel:
 
 class Tunnels:
     """The table of tunnels, bounded by MAX_TUNNELS. `on_change(now, tunnel)` is called when `up`
-    changes.
+    changes, `on_silent(now, tunnel)` when the other end no longer answers.
     """
 
-    def __init__(self, ctx, on_change, on_ha_silent) -> None:
+    def __init__(self, ctx, on_change, on_silent) -> None:
         self._ctx = ctx
         self._on_change = on_change
-        self._on_ha_silent = on_ha_silent
+        self._on_silent = on_silent
         self._table: dict[int, Tunnel] = {}
 
     def get(self, ident: int) -> Tunnel | None:
@@ -202,7 +202,7 @@ class Tunnels:
             if not tunnel.direct:
                 tunnel.answered_seq = tunnel.echo_seq
                 self._arm(tunnel, now + tunnel.interval_ms)
-                self._on_ha_silent(now)
+                self._on_silent(now, tunnel)
                 return
             self._silent(now, tunnel)
         if tunnel.unanswered() > 1:
@@ -217,6 +217,7 @@ class Tunnels:
         if tunnel.up:
             self._ctx.counters.bump("direct_path_silent")
             self._set_up(now, tunnel, False)
+            self._on_silent(now, tunnel)
         if not tunnel.ever_up and tunnel.others and tunnel.unanswered() % 3 == 0:
             # RFC 6521 6.1: try each care-of address the peer listed.
             tunnel.others.append(tunnel.remote)
