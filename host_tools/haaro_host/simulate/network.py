@@ -192,7 +192,7 @@ class Network:
         rng = self.rng
         delay = 0
         copies = 1
-        if not datagram.dropped and any(drops(datagram) for drops in self.filters):
+        if self.filters and not datagram.dropped and any(f(datagram) for f in self.filters):
             datagram.dropped = "filter"
         for link in links:
             if link is None or datagram.dropped:
@@ -211,10 +211,10 @@ class Network:
         self._record(datagram)
         if datagram.dropped:
             return
-        for number in range(copies):
-            item = datagram if number == 0 else datagram.copy()
-            extra = 0 if number == 0 else rng.randint(0, max(1, delay))
-            self.at(self.now + delay + extra, arrive, item)
+        when = self.now + delay
+        self.at(when, arrive, datagram)
+        for _ in range(1, copies):
+            self.at(when + rng.randint(0, max(1, delay)), arrive, datagram.copy())
 
     def _arrive(self, datagram: Datagram) -> None:
         end = self.owners.get(datagram.dst)

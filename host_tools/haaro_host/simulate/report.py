@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from statistics import median
 from typing import Any
 
@@ -52,7 +51,7 @@ def report(run: Run) -> dict[str, Any]:
             "damaged": world.sink.damaged,
             "wrong": world.sink.wrong,
         },
-        "signalling": {name: _signalling(run, name) for name in (*world.routers, "HA")},
+        "signalling": _signalling(run),
         "failures": run.failures(),
     }
 
@@ -61,20 +60,22 @@ def _seconds(ms: int | None) -> float | None:
     return None if ms is None else ms / 1000
 
 
-def _signalling(run: Run, name: str) -> dict[str, int]:
+def _signalling(run: Run) -> dict[str, dict[str, int]]:
     tally = run.world.tally
-    none: Counter[str] = Counter()
-    sent, received = tally.sent.get(name, none), tally.received.get(name, none)
-    sent_octets = tally.sent_octets.get(name, none)
-    received_octets = tally.received_octets.get(name, none)
-    return {
-        "sent": signalling(sent),
-        "sent_octets": signalling(sent_octets),
-        "received": signalling(received),
-        "received_octets": signalling(received_octets),
-        "keepalives_sent": sent["keepalive"],
-        "keepalive_octets_sent": sent_octets["keepalive"],
-    }
+    sent, received = signalling(tally.sent), signalling(tally.received)
+    rows = {}
+    for name in (*run.world.routers, "HA"):
+        keepalives = tally.sent.get((name, "keepalive"), [0, 0])
+        out, back = sent.get(name, (0, 0)), received.get(name, (0, 0))
+        rows[name] = {
+            "sent": out[0],
+            "sent_octets": out[1],
+            "received": back[0],
+            "received_octets": back[1],
+            "keepalives_sent": keepalives[0],
+            "keepalive_octets_sent": keepalives[1],
+        }
+    return rows
 
 
 def lines(data: dict[str, Any]) -> list[str]:
