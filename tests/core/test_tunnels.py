@@ -318,6 +318,19 @@ def test_router_behind_nat_reaches_one_that_is_not():
     assert world.c.delivered[-1][1] == world.a.delivered[-1][1] == 1
 
 
+def test_new_nat_port_is_taken_within_five_seconds():
+    """A37, F5 of the threats: by the keepalives of both, without falling back."""
+    world, nat = behind_nat()
+    world.make_direct(world.c, world.a)
+    world.traffic(world.a, world.c, 3000)
+    nat.reboot()
+    world.traffic(world.c, world.a, 3500)
+    sent, arrived = world.traffic(world.c, world.a, 5000)
+    assert arrived[world.a] == sent
+    assert world.both_direct(world.a, world.c)
+    assert "direct_path_silent" not in world.a.router.counters.as_dict()
+
+
 def test_new_nat_port_is_learnt_by_keepalives():
     """F5 of the threats: within 5 s traffic flows by the home agent, then direct again."""
     world, nat = behind_nat()
@@ -464,10 +477,61 @@ def test_forged_stray_keepalive_cannot_steal_a_working_tunnel():
     echo = ipv4.build_icmp_echo(HOA_C, HOA_A, False, 3, 4, b"abc")
     peer.answer_echo(lone.packet(echo, 1) + lone.run(0))
     assert lone.router.tunnels.get(1).up
+    tunnel = lone.router.tunnels.get(1)
+    for number in range(20):
+        peer.answer_echo(lone.run(500))
+        items = stray(lone, echo, sport=40_000 + number)
+        assert len(items) == 2  # answered and probed
+        stray(lone, candidate_answer(items, bytes(8)), sport=40_000 + number)
+        assert (tunnel.remote_port, tunnel.up) == (434, True)
+    for number in range(20):  # nor does it when the tunnel's end is silent
+        lone.run(500)
+        stray(lone, echo, sport=41_000 + number)
+        assert tunnel.remote_port == 434
+    assert not tunnel.up
+
+
+def candidate_answer(items, token=None):
+    """What the peer answers to the echo for another end than the tunnel's."""
+    packet = items[-1].payload[4:]
+    _, ident, seq, sent = ipv4.parse_icmp_echo(packet, ipv4.parse_ipv4(packet))
+    return ipv4.build_icmp_echo(HOA_C, HOA_A, True, ident, seq, token or sent)
+
+
+def working_tunnel():
+    lone = Lone(mutual_registration=False).registered()
+    peer = ScriptedPeer(lone).test()
+    peer.register()
+    echo = ipv4.build_icmp_echo(HOA_C, HOA_A, False, 3, 4, b"abc")
+    peer.answer_echo(lone.packet(echo, 1) + lone.run(0))
     lone.run(300)
-    items = stray(lone, echo)
-    assert len(items) == 1  # answered, not probed
-    assert lone.router.tunnels.get(1).remote_port == 434
+    return lone, peer, lone.router.tunnels.get(1), echo
+
+
+def test_proven_other_end_is_taken_when_the_tunnels_own_is_silent():
+    """R6.1-2 A37, F5 of the threats: before the tunnel counts as silent, so within 5 s."""
+    lone, _, tunnel, echo = working_tunnel()
+    stray(lone, candidate_answer(stray(lone, echo)))
+    assert tunnel.remote_port == 434
+    # Others that ask do not displace an end that is proven.
+    for number in range(4):
+        lone.run(500)
+        assert len(stray(lone, echo, sport=41_000 + number)) == 1
+    lone.run(1000)
+    assert (tunnel.remote_port, tunnel.up) == (40_000, True)
+    assert (*LAN_C, 1, -1) in lone.router.forwarding_table()[0]
+    assert "direct_path_silent" not in lone.router.counters.as_dict()
+
+
+def test_proven_other_end_is_forgotten_when_the_tunnels_own_answers():
+    """Two ends that both answer, as of a peer with two ways out: the tunnel stays."""
+    lone, peer, tunnel, echo = working_tunnel()
+    for _ in range(10):
+        stray(lone, candidate_answer(stray(lone, echo)))
+        peer.answer_echo(lone.run(1000))
+        assert (tunnel.remote_port, tunnel.up) == (434, True)
+    lone.run(10_000)  # both silent, and the proof is of before
+    assert (tunnel.remote_port, tunnel.up) == (434, False)
 
 
 @pytest.mark.parametrize("mover", ["a", "c"])

@@ -21,6 +21,7 @@ _RETRY_HA_MS = const(2000)  # between unanswered echoes to the home agent
 _FIRST_PROBES = const(4)
 _LATE_ECHOES = const(8)  # how many echoes back an answer still counts
 _RETURN_ANSWERS = const(2)  # a path that failed must answer twice before it is believed
+_MOVE_MISSES = const(2)  # echoes without answer after which a proven other end is taken
 
 
 class Tunnel:
@@ -50,8 +51,9 @@ class Tunnel:
         self.silent_since: int | None = None
         self.rtt_ms: int | None = None
         self.replied_at = -_FLOOR_MS
-        self.candidate: tuple[bytes, int] | None = None  # an end that asked but was not proven
+        self.candidate: tuple[bytes, int] | None = None  # another end that asked
         self.candidate_token = b""
+        self.proven = False  # the candidate answered our echo, and the tunnel's end none since
         self.others: list[bytes] = []  # further care-of addresses of the peer to try
         self.rx = 0
         self.tx = 0
@@ -143,6 +145,7 @@ class Tunnels:
         tunnel.answered_seq = tunnel.echo_seq
         tunnel.answers = 0
         tunnel.candidate = None
+        tunnel.proven = False
         tunnel.silent_since = None
         self._ctx.queues.tunnel(tunnel.id)
         self._ctx.queues.routes()
@@ -198,7 +201,10 @@ class Tunnels:
                 self._keepalive(now, tunnel)
 
     def _keepalive(self, now: int, tunnel: Tunnel) -> None:
-        if tunnel.unanswered() >= self._ctx.settings.keepalive_misses:
+        misses = self._ctx.settings.keepalive_misses
+        if tunnel.proven and tunnel.unanswered() >= min(misses, _MOVE_MISSES):
+            self._move(tunnel)
+        if tunnel.unanswered() >= misses:
             if not tunnel.direct:
                 tunnel.answered_seq = tunnel.echo_seq
                 self._arm(tunnel, now + tunnel.interval_ms)
@@ -261,6 +267,8 @@ class Tunnels:
             self._ctx.counters.bump("keepalive_reply_unexpected")
             return
         tunnel.answered_seq = seq
+        tunnel.candidate = None
+        tunnel.proven = False
         if late == 0:
             tunnel.rtt_ms = now - tunnel.echo_sent_at
         self._answered(now, tunnel)
@@ -281,9 +289,9 @@ class Tunnels:
     def receive_stray(self, now: int, tunnel: Tunnel, src: bytes, sport: int, echo) -> None:
         """A keepalive of `tunnel.peer` came from an end that is not the tunnel's [A37, A57].
 
-        It is answered where it came from. The tunnel moves there only while it is not up, and
-        only after an echo of ours to that end was answered, so that a forged keepalive moves
-        nothing.
+        It is answered where it came from. The tunnel moves there only after an echo of ours to
+        that end was answered, and while it is up only when its own end is silent, so that a
+        forged keepalive moves nothing.
         """
         is_reply, ident, seq, payload = echo
         if not is_reply:
@@ -291,19 +299,25 @@ class Tunnels:
                 return
             packet = self._echo(tunnel, True, ident, seq, payload)
             self._ctx.send_outside(tunnel.uplink, src, sport, TUNNEL_HEADER + packet)
-            if not tunnel.up:
+            if not tunnel.proven:
                 tunnel.candidate = (src, sport)
                 tunnel.candidate_token = self._ctx.random(8)
                 packet = self._echo(tunnel, False, tunnel.echo_ident, 0, tunnel.candidate_token)
                 self._ctx.send_outside(tunnel.uplink, src, sport, TUNNEL_HEADER + packet)
             return
-        if tunnel.candidate != (src, sport) or payload != tunnel.candidate_token or tunnel.up:
+        if tunnel.candidate != (src, sport) or payload != tunnel.candidate_token:
             self._ctx.counters.bump("keepalive_reply_unexpected")
             return
+        tunnel.proven = True
+        if not tunnel.up:
+            self._move(tunnel)
+            self._set_up(now, tunnel, True)
+            self.probe(now, tunnel)
+
+    def _move(self, tunnel: Tunnel) -> None:
         uplink = self._ctx.uplinks[tunnel.uplink]
+        src, sport = tunnel.candidate or (tunnel.remote, tunnel.remote_port)
         self._aim(tunnel, uplink, src, sport)
-        self._set_up(now, tunnel, True)
-        self.probe(now, tunnel)
 
     def traffic(self, now: int, ident: int, rx_packets: int, tx_packets: int) -> None:
         """Take the data plane's cumulative counters of one tunnel."""
