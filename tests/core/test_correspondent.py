@@ -382,6 +382,24 @@ def test_replayed_and_older_requests_change_nothing():
     assert snapshot(lone.router, lone.now) == before
 
 
+@pytest.mark.parametrize("back_s", [5, 60, 3600, 10 * 365 * 86400])
+def test_a_clock_that_went_back_costs_a_peer_one_more_exchange(back_s):
+    """R3.3.3-7: the peer is told of a second that is accepted; what it sent before is not."""
+    lone, peer = pair()
+    captured = peer.request()
+    newest = peer.number
+    assert peer.reply_in(lone.tunnelled(COA_C, captured))[1].code == 0
+    lone.router._ctx.clock.offset_ms -= back_s * 1000
+    lone.run(1000)
+    answer = peer.reply_in(lone.tunnelled(COA_C, peer.request(number=lone.ntp(-back_s * 1000))))[1]
+    assert answer.code == 133
+    assert peer.reply_in(lone.tunnelled(COA_C, captured))[1].code == 133
+    again = (int.from_bytes(answer.identification[:4], "big") + 1) << 32
+    assert again > newest
+    assert peer.reply_in(lone.tunnelled(COA_C, peer.request(number=again)))[1].code == 0
+    assert peer.reply_in(lone.tunnelled(COA_C, captured))[1].code == 133
+
+
 @pytest.mark.parametrize("after_s", [1, 10, 14, 16, 60, 239, 280])
 def test_replay_after_the_binding_is_gone_is_refused(after_s):
     """C5 of the threats: Identification is kept while the nonce lives."""

@@ -21,7 +21,6 @@ EXAMPLE = ROOT / "scenarios" / "rfc6521-8.2.toml"
 # What the core does not do yet; take out of here what comes to hold.
 NOT_YET = {
     "f04-handover-unseen.toml": "a router keeps to the first uplink that is up",
-    "clock-back.toml": "peers keep an Identification of a clock that was set back",
 }
 runner = CliRunner()
 

@@ -13,7 +13,6 @@ from haaro_host.simulate.faults import Pair, Row
 NOT_YET = {
     ("F4", "direct"): "a router keeps to the first uplink that is up",
     ("F4", "ha"): "a router keeps to the first uplink that is up",
-    ("F5", "direct"): "the peer follows a new port only when the tunnel was found dead",
     ("F9", "ha"): "bindings read with a clock set forward are expired",
 }
 BOUNDS = [

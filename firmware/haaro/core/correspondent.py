@@ -145,6 +145,10 @@ class Correspondent:
         number = int.from_bytes(claim.message.identification, "big")
         ours = self._ctx.clock.ntp(now)
         newest = self._newest.get(claim.message.home_address)
+        if newest is not None and clock.newer(newest[0], ours):
+            # The home agent's clock, and so ours, went back: toward this peer it does not, or
+            # each would refuse the other until time has caught up.
+            ours = newest[0]
         fresh = abs(clock.distance_ms(number, ours)) <= _WINDOW_MS
         if fresh and (newest is None or clock.newer(number, newest[0])):
             return True
