@@ -54,6 +54,91 @@ def test_when_our_clock_is_set_bindings_stay_and_routers_return(step):
     assert any("clock was set" in text for _, _, text in world.logs)
 
 
+def restarted(world, path, away_ms=0, step=0, boot="one", skew=None):
+    """Return the next life after `away_ms`, with the machine's clock set by `step` meanwhile."""
+    world.store.close()
+    again = World(store=Store(path))
+    again.now = world.now + away_ms + step
+    again.ha.machine_clock(again.now, boot, NOW + step if skew is None else skew)
+    again.advance(0)
+    return again
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A home agent that told its store of the machine's clock, and the path of the store."""
+    path = str(tmp_path / "state.sqlite")
+    world = World(store=Store(path))
+    world.ha.machine_clock(world.now, "one", NOW)
+    assert exchanges_until_registered(world) <= 3
+    return world, path
+
+
+@pytest.mark.parametrize("step", [HOUR, YEARS], ids=str)
+def test_bindings_outlive_a_clock_set_forward_while_we_were_down(stored, step):
+    """Threats R6, F9: with what is left of their lifetime, and also when it comes twice."""
+    world, path = stored
+    expires = world.ha.bindings[HOA_A].expires
+    for _ in range(2):
+        world = restarted(world, path, 50_000, step, skew=world.ha._state.machine[1] + step)
+        expires += step
+        assert world.ha.bindings[HOA_A].expires == expires
+        assert any("clock was set" in text for _, _, text in world.logs)
+    world.now = expires
+    world.advance(0)
+    assert world.ha.bindings == {}
+
+
+@pytest.mark.parametrize("step", [0, HOUR, YEARS], ids=str)
+def test_bindings_that_expired_while_we_were_down_are_gone_whatever_the_clock(stored, step):
+    """RFC 5944 3.8.2.2: the time since boot tells how long we were down."""
+    world, path = stored
+    assert restarted(world, path, 400_000, step).ha.bindings == {}
+
+
+def test_after_a_reboot_only_the_clock_tells_how_long_we_were_down(stored):
+    """Threats R6: neither a step nor a longer life is made of another boot's clock."""
+    world, path = stored
+    expires = world.ha.bindings[HOA_A].expires
+    world = restarted(world, path, 60_000, boot="two", skew=NOW + 7)
+    assert world.ha.bindings[HOA_A].expires == expires
+    assert restarted(world, path, 400_000, boot="three", skew=NOW + HOUR).ha.bindings == {}
+
+
+def test_no_binding_lives_longer_than_granted_by_a_clock_that_lies(stored):
+    """Time since boot that went back, as in a container's own: at most lifetime and window."""
+    world, path = stored
+    world = restarted(world, path, 100_000, skew=NOW + HOUR)
+    assert world.ha.bindings[HOA_A].expires <= world.now + 307_000
+
+
+def test_a_clock_set_back_while_we_were_down_and_then_right_again(stored):
+    """Threats R6: our time goes on; restarted so, it goes on from the newest registration, and no
+    binding gains more than the time since that.
+    """
+    world, path = stored
+    expires = world.ha.bindings[HOA_A].expires
+    world = restarted(world, path, 50_000, -HOUR, skew=NOW - HOUR)
+    assert world.ha.bindings[HOA_A].expires == expires
+    assert world.ha.next_deadline() - world.now < 260_000
+    world = restarted(world, path, 50_000, HOUR, skew=NOW)
+    assert expires <= world.ha.bindings[HOA_A].expires <= expires + 100_000
+    assert exchanges_until_registered(world) <= 2
+
+
+def test_slow_drift_of_the_clock_is_no_step_and_is_written_now_and_then(stored):
+    """A clock that is slewed moves against the time since boot too."""
+    world, _ = stored
+    writes = []
+    put = world.store.put_machine
+    world.store.put_machine = lambda *values: (writes.append(values), put(*values))
+    for drift in range(0, 2000, 10):
+        world.ha.machine_clock(world.now, "one", NOW + drift)
+    world.advance(0)
+    assert not any("clock was set" in text for _, _, text in world.logs)
+    assert len(writes) == 3 and world.store.machine() == writes[-1]
+
+
 def test_a_step_back_nobody_told_us_of_accepts_no_replay():
     """Threats R6, R2: our time never decreases."""
     world = World()

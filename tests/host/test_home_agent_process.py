@@ -221,6 +221,22 @@ def test_a_step_of_the_system_clock_keeps_bindings_and_costs_two_exchanges(
     process.terminate()
 
 
+def test_a_clock_set_while_we_were_down_keeps_bindings(namespace, tmp_path):
+    """Threats R6, F9: the shell tells the boot and the time since."""
+    write_config(tmp_path)
+    file = tmp_path / "offset"
+    file.write_text("0")
+    process = Process(namespace, tmp_path, CLOCK.format(file=str(file)))
+    process.wait_ready()
+    Router(namespace).register()
+    process.kill()
+    file.write_text("3600")
+    again = Process(namespace, tmp_path, CLOCK.format(file=str(file)))
+    status = again.wait_ready()
+    assert 270 <= status["routers"][0]["binding"]["expires_in_s"] <= 300
+    again.terminate()
+
+
 def test_a_restart_keeps_the_tunnel_without_a_new_registration(namespace, tmp_path):
     """Threats F7; issue: a kill -9 and restart loses nothing."""
     write_config(tmp_path)

@@ -113,6 +113,20 @@ def test_another_schema_version_is_refused(path, version, word):
     refused(path, word, f"schema version {version}", f"version {SCHEMA_VERSION}")
 
 
+def test_a_file_of_before_the_machine_was_kept_is_taken(path):
+    """The table is added; the schema's version stays."""
+    Store(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE machine")
+    db.close()
+    store = Store(path)
+    assert store.machine() is None
+    store.put_machine("boot", 1)
+    store.put_machine("other boot", -2)
+    store.close()
+    assert Store(path).machine() == ("other boot", -2)
+
+
 def test_a_damaged_database_is_refused(path):
     """Issue, Bad input."""
     store = Store(path)

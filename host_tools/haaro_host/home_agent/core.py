@@ -24,6 +24,8 @@ from haaro_host.home_agent.state import State, Transmit
 from haaro_host.home_agent.status import status
 from haaro_host.home_agent.store import Store, StoreError
 
+_CLOCK_STEP_MS = 500  # a jump of the system clock against the boot clock larger than this is a step
+
 
 class HomeAgent:
     """One home agent (RFC 5944, RFC 5177, RFC 3519, RFC 6521). See the module for its doors."""
@@ -106,6 +108,29 @@ class HomeAgent:
             # Not on disk: the next start reads them, finds them expired and drops them again.
             self._state.drop("store_failed")
             self._state.log("warning", str(error))
+
+    def machine_clock(self, now: int, boot: str, skew: int) -> None:
+        """The shell's clock reads `now`: `skew` ms more than the time since boot `boot`.
+
+        Notices when the clock was set, also while no home agent ran: then the bindings keep what
+        is left of their lifetime. After a reboot how long that took is known by `now` only.
+        """
+        state = self._state
+        known, state.machine = state.machine, (boot, skew)
+        step = skew - known[1] if known is not None and known[0] == boot else 0
+        stored = state.machine_stored
+        if stored is None or stored[0] != boot or abs(skew - stored[1]) > _CLOCK_STEP_MS:
+            # Before the bindings: a kill in between may end them early, but never prolong them.
+            state.machine_stored = state.machine
+            try:
+                state.store.put_machine(boot, skew)
+            except StoreError as error:
+                state.drop("store_failed")
+                state.log("warning", str(error))
+        if abs(step) > _CLOCK_STEP_MS:
+            # A start is one at the time that the clock would show had it not been set.
+            state.time(now - step)
+            self.clock_stepped(now, step)
 
     def clock_stepped(self, now: int, delta: int) -> None:
         """The shell's clock was set by `delta` ms and now reads `now`: no binding shall notice."""

@@ -28,7 +28,6 @@ from haaro_host.home_agent.store import Store, StoreError
 log = logging.getLogger("haaro.ha")
 
 _NTP_UNIX_MS = 2_208_988_800_000
-_CLOCK_STEP_MS = 500  # a jump of the system clock against the boot clock larger than this is a step
 _TICK_S = 1.0
 _SO_RCVBUFFORCE = 33
 _SO_SNDBUFFORCE = 32
@@ -55,7 +54,7 @@ class Shell:
         self._config = configuration.load(path)
         self._stop = asyncio.Event()
         self._began = time.monotonic()
-        self._skew: int | None = None
+        self._boot = _boot_id()
 
     async def run(self) -> None:
         """Open everything, serve until stopped, close everything. Raises StartError."""
@@ -208,9 +207,7 @@ class Shell:
         wall = time.time_ns() // 1_000_000
         skew = wall - time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
         now = wall + _NTP_UNIX_MS
-        if self._skew is not None and abs(skew - self._skew) > _CLOCK_STEP_MS:
-            self._agent.clock_stepped(now, skew - self._skew)
-        self._skew = skew
+        self._agent.machine_clock(now, self._boot, skew)
         return now
 
     def _report(self, config: Config) -> None:
@@ -220,6 +217,13 @@ class Shell:
         if problem:
             log.warning("%s", problem)
         log.info("home agent %s ready: %d routers", text(config.address), len(config.routers))
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return os.urandom(8).hex()  # equal to no other: nothing is known of the time before
 
 
 def _udp_socket(config: Config) -> socket.socket:

@@ -64,6 +64,7 @@ class State:
         self.outside: deque[bytes] = deque()
         self.events: deque[tuple[Any, ...]] = deque()
         self._started = False
+        self.machine = self.machine_stored = store.machine()
         self._routers: dict[bytes, RouterState] = {}
         for home_address, identification in store.identifications().items():
             self.router(home_address).identification = int.from_bytes(identification, "big")

@@ -18,6 +18,14 @@ from haaro_host.home_agent.bindings import Binding
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x48413131  # "HA11": tells our file from another program's database
 
+# Not part of the schema's version: a file without it is as good.
+_MACHINE = """
+CREATE TABLE IF NOT EXISTS machine (    -- at most one row
+  boot TEXT PRIMARY KEY,                -- which boot of the machine
+  skew INTEGER NOT NULL                 -- its clock less the time since that boot, milliseconds
+) WITHOUT ROWID
+"""
+
 _SCHEMA = """
 CREATE TABLE router (
   home_address BLOB PRIMARY KEY,
@@ -87,6 +95,7 @@ class Store:
             db.execute("PRAGMA synchronous=FULL")
             # Takes the exclusive lock now, so that a second home agent fails at start.
             db.execute("BEGIN IMMEDIATE")
+            db.execute(_MACHINE)
             db.execute("COMMIT")
             known = db.execute("SELECT count(*) FROM router").fetchone()[0]
             self.fresh = path != ":memory:" and known == 0
@@ -133,6 +142,11 @@ class Store:
         """Return {home address: greatest accepted Identification, 8 octets}."""
         return dict(self._db.execute("SELECT home_address, identification FROM router"))
 
+    def machine(self) -> tuple[str, int] | None:
+        """Return what `put_machine` was last given, None before."""
+        row: tuple[str, int] | None = self._db.execute("SELECT boot, skew FROM machine").fetchone()
+        return row
+
     def bindings(self) -> list[Binding]:
         """Return all stored bindings, the expired ones too."""
         rows = self._db.execute(
@@ -171,6 +185,12 @@ class Store:
         """Record an accepted Identification that leaves the binding as it is."""
         with _Transaction(self) as db:
             self._put_identification(db, home_address, identification)
+
+    def put_machine(self, boot: str, skew: int) -> None:
+        """Record the machine's clock: `skew` ms ahead of the time since boot `boot`."""
+        with _Transaction(self) as db:
+            db.execute("DELETE FROM machine")
+            db.execute("INSERT INTO machine VALUES (?,?)", (boot, skew))
 
     def replace(self, bindings: Iterable[Binding]) -> None:
         """Make the stored bindings equal to `bindings` (reload, clock step)."""
