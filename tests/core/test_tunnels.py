@@ -343,14 +343,17 @@ def test_new_nat_port_is_learnt_by_keepalives():
     assert world.a.router.tunnels.of_peer(HOA_C).remote_port != old
 
 
-@pytest.mark.parametrize(("home_token", "limit_ms"), [(True, 8000), (False, 45_000)])
-def test_direct_path_follows_a_nat_to_its_new_address(home_token, limit_ms):
+@pytest.mark.parametrize(
+    ("age_ms", "home_token", "limit_ms"),
+    [(12_000, True, 8000), (1000, True, 12_000), (12_000, False, 45_000)],
+)
+def test_direct_path_follows_a_nat_to_its_new_address(age_ms, home_token, limit_ms):
     """R6.1-2 A35, F6 of the threats: renewed when the path is silent, not in minutes. Without a
     home token that takes the home agent, once it knows the new address too.
     """
     world, nat = behind_nat()
     world.make_direct(world.c, world.a)
-    world.traffic(world.a, world.c, 12_000)
+    world.traffic(world.a, world.c, age_ms)
     if not home_token:
         world.c.router.cache.get(HOA_A).home_keygen_token = b""
     nat.move(ipv4.address("203.0.113.201"))

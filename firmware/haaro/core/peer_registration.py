@@ -25,7 +25,7 @@ _UNANSWERED_TRIES = const(3)
 _SILENT_GAP_MS = const(10000)  # between registrations because a path is silent
 _GRACE_MS = const(3000)  # RFC 6521 3.3.6: for packets in flight
 _M32 = 0xFFFFFFFF
-_TIMERS = ("request", "retry", "renew", "mr_expire", "mutual")
+_TIMERS = ("request", "retry", "renew", "mr_expire", "mutual", "silent")
 
 
 class PeerRegistrations:
@@ -111,6 +111,10 @@ class PeerRegistrations:
                 self.want(now, record)
         elif kind == "mutual":
             self._mutual_timer(now, record, state)
+        elif kind == "silent":
+            tunnel = self._tunnels.of_peer(record.cr_hoa)
+            if tunnel is not None and not tunnel.up:
+                self.path_silent(now, record.cr_hoa)
 
     def _request_timer(self, now: int, record, state) -> None:
         if state.pending is None:
@@ -352,10 +356,10 @@ class PeerRegistrations:
         uplink = self._ctx.uplink()
         if not self._home.nat or uplink is None or state is None or not state.registered:
             return
-        record.care_of_keygen_tokens.pop(uplink.address, None)
         if now < state.sent_at + _SILENT_GAP_MS:
-            self._ctx.deadlines.set("renew", state.sent_at + _SILENT_GAP_MS, peer)
+            self._ctx.deadlines.set("silent", state.sent_at + _SILENT_GAP_MS, peer)
         else:
+            record.care_of_keygen_tokens.pop(uplink.address, None)
             self._rr.abort(record)
             self._rr.start(now, record, uplink, _TOKEN_MARGIN_MS)
 
