@@ -13,7 +13,6 @@ from haaro_host.simulate.faults import Pair, Row
 NOT_YET = {
     ("F4", "direct"): "a router keeps to the first uplink that is up",
     ("F4", "ha"): "a router keeps to the first uplink that is up",
-    ("F9", "ha"): "bindings read with a clock set forward are expired",
 }
 BOUNDS = [
     ("F1", "direct", 30), ("F2", "direct", 5), ("F3", "ha", 3), ("F3", "direct", 10),

@@ -20,9 +20,9 @@ Written by `make wire-bench`; do not edit. Measured on {cpu}, CPython {python} a
 Extensions are framed by `message.parse` and read when first asked for. A router asks after it
 verified the authenticator, so what a stranger can make it do is the column "frame and refuse".
 
-`message.parse` reads into an object of the caller's if given one, and the builders build in a buffer of
-the caller's. It gains little, since what costs is reading and not making the one object: the router and
-the home agent take a new one each time, and nobody holds stale fields.
+`message.parse` reads into an object of the caller's if given one, and the builders build in a
+buffer of the caller's. It gains little, since what costs is reading and not making the one object: the
+router and the home agent take a new one each time, and nobody holds stale fields.
 """
 
 

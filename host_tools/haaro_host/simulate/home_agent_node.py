@@ -91,6 +91,7 @@ class HomeAgentNode:
         self._store = Store(path)
         rng = random.Random(f"{self.network.seed}-ha-{self._boots}")
         self.home_agent = HomeAgent(config, self._store, rng.randbytes)
+        self._tell_clock()
         self.running = True
         self._generation = -1
         self.network.own(HOME_AGENT, self, None, None)
@@ -112,9 +113,13 @@ class HomeAgentNode:
         """Its system clock is set by so much; the shell notices and tells the core."""
         self.offset_ms += delta_ms
         if self.running:
-            self.home_agent.clock_stepped(self._now(), delta_ms)
+            self._tell_clock()
             self._generation = -1
             self.pump()
+
+    def _tell_clock(self) -> None:
+        # The process may die, the machine never reboots: its boot clock is the simulation's.
+        self.home_agent.machine_clock(self._now(), "machine", self.offset_ms)
 
     def _now(self) -> int:
         return self.network.ntp_ms(self.network.now) + self.offset_ms
