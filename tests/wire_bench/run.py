@@ -21,8 +21,8 @@ Extensions are framed by `message.parse` and read when first asked for. A router
 verified the authenticator, so what a stranger can make it do is the column "frame and refuse".
 
 `message.parse` reads into an object of the caller's if given one, and the builders build in a
-buffer of the caller's. It gains little, since what costs is reading and not making the one object: the
-router and the home agent take a new one each time, and nobody holds stale fields.
+buffer of the caller's. It gains little, since what costs is reading and not making the one
+object: the router and the home agent take a new one each time, and nobody holds stale fields.
 """
 
 
