@@ -109,5 +109,9 @@ def own_loss(status: dict[str, Any]) -> int:
 
 
 def more(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
-    """How much each entry has grown."""
-    return {name: after[name] - before[name] for name in before}
+    """How much each entry has grown.
+
+    In a flood a packet may be handled before its record is read, and count as lost until then: what
+    an earlier phase counted too many is not credited to this one.
+    """
+    return {name: max(0, after[name] - before[name]) for name in before}
