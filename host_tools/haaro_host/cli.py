@@ -1,5 +1,6 @@
 """The `haaro` command: one door to the home agent, the lab and the router's status."""
 
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import version as package_version
@@ -59,4 +60,11 @@ def main() -> None:
     # The home agent is a daemon: it starts without what only the other commands need.
     if sys.argv[1:2] != ["ha"]:
         _register_parts()
-    app()
+    try:
+        app()
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Who read us has left; the interpreter shall not complain of it once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -58,6 +58,8 @@ ip addr add 203.0.113.10/32 dev lo
 
 def unshare_flags():
     """Return the flags that make a network namespace here, or skip the test."""
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        pytest.skip("/dev/net/tun is not open to this user")
     if not shutil.which("unshare") or not shutil.which("nsenter"):
         pytest.skip("unshare and nsenter (util-linux) are missing")
     for flags in (["-n"], ["-U", "-r", "-n"]):

@@ -428,8 +428,9 @@ def test_install_where_it_cannot_be_written_exits_1_and_says_why(tmp_path):
 
 @needs_tshark
 def test_tshark_finds_it_where_install_puts_it_without_dir(tmp_path):
-    environment = {**os.environ, "HOME": str(tmp_path), "WIRESHARK_RUN_FROM_BUILD_DIRECTORY": ""}
-    environment.pop("XDG_DATA_HOME", None)
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "WIRESHARK_RUN_FROM_BUILD_DIRECTORY"):
+        environment.pop(name, None)
     done = CliRunner().invoke(app, ["install"], env={"HOME": str(tmp_path), "XDG_DATA_HOME": None})
     where = Path(re.search("installed: (.*)", done.output)[1])
     assert where.is_relative_to(tmp_path)
