@@ -3,8 +3,9 @@
 import gc
 
 import micropython
-from plane_rig import AGENT, ETHERNET, HOME, LOCAL, Rig, inner, outer, read_all, reseal
+from plane_rig import AGENT, ETHERNET, HOME, LOCAL, Inlet, Rig, inner, outer, read_all, reseal
 
+from haaro.dataplane.base import UPLINK_RECORD
 from haaro.wire import ipv4
 from haaro.wire.ipv4 import address
 
@@ -382,3 +383,64 @@ def test_a_plane_with_a_full_table_stays_small():
     reseal(bytearray(inner("10.1.0.10", AGENT_HOST)))
     gc.collect()
     assert gc.mem_alloc() - before < 24 * 1024
+
+
+def test_both_ends_of_a_tunnel_that_moved_are_received_from_and_one_is_sent_to():
+    """R3.3.6-4: after a move both care-of addresses are accepted; our packets go to the new one."""
+    rig = registered()
+    plane, moved = rig.plane, address("203.0.113.77")
+    peer = address("192.0.2.131")
+    assert plane.set_tunnel(1, 0, LOCAL, moved, 434, 1468, peer, (0, PEER, 40000))
+    back = inner("10.3.0.10", "10.1.0.10")
+    echo = ipv4.build_icmp_echo(peer, HOME, False, 1, 2, b"token")
+    rig.from_tunnel(back, moved)
+    rig.from_tunnel(back, PEER, 40000)
+    rig.from_tunnel(echo, PEER, 40000)
+    rig.from_tunnel(back, PEER, 434)
+    rig.from_tunnel(inner("10.4.0.10", "10.1.0.10"), PEER, 40000)
+    rig.from_lan(inner("10.1.0.10", "10.3.0.10"))
+    plane.handle(rig.lan_inlet.pair[0], 1)
+    micropython.heap_lock()
+    plane.handle(rig.uplink_inlet.pair[0], 1)
+    micropython.heap_unlock()
+    counters = plane.counters()
+    assert rig.to_lan() == [ETHERNET + back] * 2
+    assert [remote for remote, _ in rig.to_tunnels()] == [moved]
+    assert counters["in_unknown_tunnel_end"] == counters["in_unconfirmed_source"] == 1
+    # Under the heap lock there is no room for it: counted, not raised.
+    assert counters["in_control_overflow"] == 1 and plane.rx_packets(1) == 3
+    rig.from_tunnel(echo, PEER, 40000)
+    rig.turn()
+    assert plane.next_control() == (1, echo, PEER, 40000)
+    # Neither end is a place to tunnel to.
+    rig.from_lan(inner("10.1.0.10", "203.0.113.10"))
+    rig.turn()
+    assert plane.counters()["out_tunnel_end_destination"] == 1
+    # The time is over: the same tunnel, without its old end.
+    assert plane.set_tunnel(1, 0, LOCAL, moved, 434, 1468, peer)
+    rig.from_tunnel(back, PEER, 40000)
+    rig.turn()
+    assert plane.counters()["in_unknown_tunnel_end"] == 2 and rig.to_lan() == []
+
+
+def test_the_other_end_may_be_the_home_agent_by_another_uplink_and_goes_with_it():
+    """R3.3.6-4: what the home agent sends to the new address before its reply came is taken."""
+    rig = registered()
+    plane = rig.plane
+    second = Inlet(UPLINK_RECORD, 32)
+    rig.uplink_inlet, first = second, rig.uplink_inlet
+    plane.open_uplink(1, "lte", address("198.51.100.99"), 1500)
+    assert plane.set_tunnel(0, 0, LOCAL, AGENT, 434, 1468, AGENT, (1, AGENT, 434))
+    back = inner(AGENT_HOST, "10.1.0.10")
+
+    def arrives(inlet):
+        inlet.feed(outer(back))
+        plane.handle(inlet.pair[0], 1)
+        return bool(rig.to_lan())
+
+    assert arrives(first) and arrives(second)
+    plane.close_uplink(1)
+    second = rig.uplink_inlet = Inlet(UPLINK_RECORD, 32)
+    plane.open_uplink(1, "lte", address("198.51.100.99"), 1500)
+    assert arrives(first) and not arrives(second)
+    assert plane.counters()["in_home_agent_port"] == 1

@@ -21,7 +21,7 @@ ADDRESSES = (
 # fmt: on
 
 
-def state_and_table(step):
+def state_and_table(step, others):
     state = bytearray(base.STATE_SIZE)
     for tunnel, remote, peer in ((0, "192.0.2.1", "192.0.2.1"), (3, "203.0.113.10", "192.0.2.130")):
         at = tunnel * base.SLOT
@@ -32,6 +32,14 @@ def state_and_table(step):
         state[at + base.SLOT_MTU] = 600 >> 8
         state[at + base.SLOT_MTU + 1] = 600 & 255
         state[at + base.SLOT_PEER : at + base.SLOT_PEER + 4] = address(peer)
+    # Tunnel 3 is received from one more end, by another uplink.
+    at = 3 * base.SLOT + base.SLOT_OTHER
+    state[at : at + 4] = address("203.0.113.10")
+    state[at + base.SLOT_PORT] = 434 >> 8
+    state[at + base.SLOT_PORT + 1] = 435 & 255
+    state[at + base.SLOT_UPLINK] = 1
+    state[at + base.SLOT_UP] = 1
+    state[base.STATE_OTHERS] = others
     state[base.STATE_TTL_STEP] = step
     builder = table.Builder(bytearray(4000))
     networks = [(address("10.2.0.0"), 16, 3), (address("192.0.2.130"), 32, 3)]
@@ -77,12 +85,12 @@ def test_twins_agree_on_ten_thousand_packets():
     choice = random.choice
     seen = set()
     for step in (0, 1):
-        state, built = state_and_table(step)
+        state, built = state_and_table(step, 1 - step)
         for number in range(5000):
             packet = bytearray(32) + packet_like(choice, number)
             packet[12:16] = address(choice(("192.0.2.1", "203.0.113.10", "8.8.8.8")))
             packet[20] = 1
-            packet[21] = choice((178, 178, 179))
+            packet[21] = choice((178, 178, 179))  # port 434 or 435
             results = []
             last, uplink = choice((0, 3, 64)), choice((0, 0, 0, 1))
             for twin in (leaves, leaves_viper):

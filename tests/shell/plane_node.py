@@ -1,7 +1,7 @@
 """Runs in MicroPython: one machine with a data plane and fixed tunnels, driven by lines on stdin.
 
     micropython plane_node.py '{"home_address": ..., "networks": [...], "uplinks": [...],
-                               "tunnels": [[id, uplink, local, remote, port, mtu, peer], ...],
+                               "tunnels": [[id, uplink, local, remote, port, mtu, peer, also], ...],
                                "routes": [[prefix, tunnel, hint], ...], "sources": [...]}'
 
 Prints one JSON line when it is ready and one per word on stdin: `status`, `stop`. With
@@ -48,9 +48,12 @@ def received(sender):
 
 
 def tunnel(machine, row):
-    ident, uplink, local, remote, port, mtu, peer = row
+    ident, uplink, local, remote, port, mtu, peer = row[:7]
+    also = None
+    if len(row) > 7:
+        also = (row[7][0], address(row[7][1]), row[7][2])
     return machine.plane.set_tunnel(
-        ident, uplink, address(local), address(remote), port, mtu, address(peer)
+        ident, uplink, address(local), address(remote), port, mtu, address(peer), also
     )
 
 

@@ -114,6 +114,21 @@ def test_a_stranger_between_bind_and_connect_gets_in_nowhere(net):
         nothing_lost(status)
 
 
+def test_the_end_before_a_move_is_received_from_and_its_port_counts(net):
+    """R3.3.6-4: in a handover both care-of addresses are good for a while, another one is not."""
+    tunnels = config(1)["tunnels"]
+    tunnels[0].append([0, "10.99.0.66", 4340])
+    with nodes(net, ("r1", config(1, tunnels=tunnels))) as (one,):
+        net.ip("r2", "address", "add", "10.99.0.66/24", "dev", "wan")
+        for source, port in (("10.99.0.66", 434), ("10.99.0.66", 4340), ("10.99.0.2", 434)):
+            send(net, [HEADER + udp(100)] * 3, source=source, port=port)
+        status = one.until(forwarded(6))
+        assert status["counters"]["in_forwarded"] == 6
+        assert status["counters"]["in_home_agent_port"] == 3
+        assert status["rx"] == [6, 0, 0, 0]
+        nothing_lost(status)
+
+
 def test_a_registration_reply_inside_a_burst_is_signalling_and_the_burst_is_whole(net):
     """RFC 3519 makes the HA tunnel share its ports with registration: one 5-tuple for both."""
     burst = [HEADER + udp(64 + i * 36) for i in range(40)]

@@ -8,7 +8,7 @@ before anything that could fragment the heap is imported.
 
 A plane has:
   attach_lan(port), open_uplink(index, interface, address, mtu), close_uplink(index)
-  set_tunnel(id, uplink, local, remote, remote_port, mtu, peer), delete_tunnel(id)
+  set_tunnel(id, uplink, local, remote, remote_port, mtu, peer, also), delete_tunnel(id)
   swap(routes, sources)       tables of forwarding, replaced as a whole
   send(id, packet) -> bool    one inner packet of the control plane into a tunnel
   register(poll), handle(obj, event) -> bool   one bounded batch; False: obj is not ours
@@ -47,16 +47,18 @@ POOL_SIZES = (
 
 # Layout of the state buffer that the leaves read: one slot per tunnel, then what belongs to
 # the LAN attachment.
-SLOT = 16
+SLOT = 24
 SLOT_REMOTE = 0  # 4 octets
 SLOT_PORT = 4  # 2
 SLOT_UPLINK = 6
 SLOT_UP = 7  # 0 no such tunnel
 SLOT_MTU = 8  # 2, of the inner packet
 SLOT_PEER = 10  # 4, inner address that keepalives come from
+SLOT_OTHER = 16  # 8, another end that is received from, laid out as the first 8
 STATE_ETHERNET = SLOT * MAX_TUNNELS  # 14 octets, header toward the LAN
 STATE_TTL_STEP = STATE_ETHERNET + 14
-STATE_SIZE = STATE_TTL_STEP + 2
+STATE_OTHERS = STATE_TTL_STEP + 1  # 1 if any tunnel has another end
+STATE_SIZE = STATE_OTHERS + 1
 
 # Drop reasons; a leaf returns the negative index.
 REASONS = (

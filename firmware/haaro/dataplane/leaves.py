@@ -12,11 +12,13 @@ the control plane), 1 << 25 FRAGMENT (it does not fit and may be cut).
 from haaro.compat import const
 
 _ENTRY = const(10)
-_SLOT = const(16)
+_SLOT = const(24)
+_OTHER = const(16)
 _TUNNELS = const(65)
 _HINTS = const(256)
-_STATE_ETHERNET = const(16 * 65)
-_STATE_TTL_STEP = const(16 * 65 + 14)
+_STATE_ETHERNET = const(24 * 65)
+_STATE_TTL_STEP = const(24 * 65 + 14)
+_STATE_OTHERS = const(24 * 65 + 15)
 
 
 def total(records, first: int, count: int, stride: int, base: int) -> int:
@@ -142,31 +144,36 @@ def outbound(batch, at: int, table, entries: int, state, wanted) -> int:
 def tunnel_of(batch, at: int, state, last: int, uplink: int) -> int:
     """Return the tunnel whose remote end sent the datagram with the outer header at `at`.
 
-    Address, port and uplink are exact (RFC 3519 4.3); `last` is tried first. -11: no such end,
-    -12: the home agent's address with another port.
+    Address, port and uplink are exact (RFC 3519 4.3); `last` is tried first, other ends only when
+    no tunnel's own is it. -11: no such end, -12: the home agent's address with another port.
     """
-    tunnel = last
-    tries = 0
     verdict = -11
-    while tries <= _TUNNELS:
-        slot = tunnel * _SLOT
-        if (
-            state[slot + 7]
-            and state[slot + 3] == batch[at + 15]
-            and state[slot + 2] == batch[at + 14]
-            and state[slot + 1] == batch[at + 13]
-            and state[slot] == batch[at + 12]
-        ):
+    end = 0
+    while end <= _OTHER:
+        tunnel = last
+        tries = 0
+        while tries <= _TUNNELS:
+            slot = tunnel * _SLOT + end
             if (
-                state[slot + 5] == batch[at + 21]
-                and state[slot + 4] == batch[at + 20]
-                and state[slot + 6] == uplink
+                state[slot + 7]
+                and state[slot + 3] == batch[at + 15]
+                and state[slot + 2] == batch[at + 14]
+                and state[slot + 1] == batch[at + 13]
+                and state[slot] == batch[at + 12]
             ):
-                return tunnel
-            if tunnel == 0:
-                verdict = -12
-        tunnel = tries if tries < _TUNNELS else 0
-        tries += 1
+                if (
+                    state[slot + 5] == batch[at + 21]
+                    and state[slot + 4] == batch[at + 20]
+                    and state[slot + 6] == uplink
+                ):
+                    return tunnel
+                if tunnel == 0:
+                    verdict = -12
+            tunnel = tries if tries < _TUNNELS else 0
+            tries += 1
+        if not state[_STATE_OTHERS]:
+            break
+        end += _OTHER
     return verdict
 
 

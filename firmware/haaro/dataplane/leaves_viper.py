@@ -11,11 +11,13 @@ import micropython
 from haaro.compat import const
 
 _ENTRY = const(10)
-_SLOT = const(16)
+_SLOT = const(24)
+_OTHER = const(16)
 _TUNNELS = const(65)
 _HINTS = const(256)
-_STATE_ETHERNET = const(16 * 65)
-_STATE_TTL_STEP = const(16 * 65 + 14)
+_STATE_ETHERNET = const(24 * 65)
+_STATE_TTL_STEP = const(24 * 65 + 14)
+_STATE_OTHERS = const(24 * 65 + 15)
 
 
 @micropython.viper
@@ -145,28 +147,33 @@ def outbound(batch, at: int, table, entries: int, state, wanted) -> int:
 def tunnel_of(batch, at: int, state, last: int, uplink: int) -> int:
     batch_p = ptr8(batch)
     state_p = ptr8(state)
-    tunnel = last
-    tries = 0
     verdict = -11
-    while tries <= _TUNNELS:
-        slot = tunnel * _SLOT
-        if (
-            state_p[slot + 7]
-            and state_p[slot + 3] == batch_p[at + 15]
-            and state_p[slot + 2] == batch_p[at + 14]
-            and state_p[slot + 1] == batch_p[at + 13]
-            and state_p[slot] == batch_p[at + 12]
-        ):
+    end = 0
+    while end <= _OTHER:
+        tunnel = last
+        tries = 0
+        while tries <= _TUNNELS:
+            slot = tunnel * _SLOT + end
             if (
-                state_p[slot + 5] == batch_p[at + 21]
-                and state_p[slot + 4] == batch_p[at + 20]
-                and state_p[slot + 6] == uplink
+                state_p[slot + 7]
+                and state_p[slot + 3] == batch_p[at + 15]
+                and state_p[slot + 2] == batch_p[at + 14]
+                and state_p[slot + 1] == batch_p[at + 13]
+                and state_p[slot] == batch_p[at + 12]
             ):
-                return tunnel
-            if tunnel == 0:
-                verdict = -12
-        tunnel = tries if tries < _TUNNELS else 0
-        tries += 1
+                if (
+                    state_p[slot + 5] == batch_p[at + 21]
+                    and state_p[slot + 4] == batch_p[at + 20]
+                    and state_p[slot + 6] == uplink
+                ):
+                    return tunnel
+                if tunnel == 0:
+                    verdict = -12
+            tunnel = tries if tries < _TUNNELS else 0
+            tries += 1
+        if not state_p[_STATE_OTHERS]:
+            break
+        end += _OTHER
     return verdict
 
 

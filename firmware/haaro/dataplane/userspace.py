@@ -22,6 +22,7 @@ class UserspacePlane(Forwarder):
         self._networks = networks
         self._uplinks: dict = {}  # index: (interface, address)
         self._keys: list = [None] * MAX_TUNNELS  # (uplink, local, remote, port)
+        self._others: dict = {}  # tunnel: (uplink, remote, port)
         self._poll = None
         self._lan = None
         self._built = table.Builder(built)
@@ -73,6 +74,8 @@ class UserspacePlane(Forwarder):
             key = self._keys[tunnel]
             if key and key[0] == index:
                 self.delete_tunnel(tunnel)
+            elif tunnel in self._others and self._others[tunnel][0] == index:
+                self._set_other(tunnel, None)
 
     def set_tunnel(
         self,
@@ -83,10 +86,13 @@ class UserspacePlane(Forwarder):
         remote_port: int,
         mtu: int,
         peer: bytes | None = None,
+        also: tuple | None = None,
     ) -> bool:
         """Make or change tunnel `tunnel`; mtu is that of the inner packet. False: no socket for it.
 
         peer: the inner address keepalives come from; the remote end's address if not given.
+        also: (uplink, remote, port) of one more end that packets are accepted from; none are sent
+        there (RFC 6521 3.3.6: after a move both care-of addresses are good for a while).
         """
         key = (uplink, local, remote, remote_port)
         at = tunnel * base.SLOT
@@ -102,19 +108,38 @@ class UserspacePlane(Forwarder):
                 self._port_errors += 1
                 return False
             self._keys[tunnel] = key
-            state[at + base.SLOT_REMOTE : at + base.SLOT_REMOTE + 4] = remote
-            state[at + base.SLOT_PORT] = remote_port >> 8
-            state[at + base.SLOT_PORT + 1] = remote_port & 255
-            state[at + base.SLOT_UPLINK] = uplink
+            self._set_end(at, uplink, remote, remote_port)
             self._renew_ends()
         state[at + base.SLOT_MTU] = mtu >> 8
         state[at + base.SLOT_MTU + 1] = mtu & 255
         state[at + base.SLOT_PEER : at + base.SLOT_PEER + 4] = peer or remote
         state[at + base.SLOT_UP] = 1
+        self._set_other(tunnel, also)
         return True
+
+    def _set_end(self, at, uplink, remote, port):
+        state = self._state
+        state[at + base.SLOT_REMOTE : at + base.SLOT_REMOTE + 4] = remote
+        state[at + base.SLOT_PORT] = port >> 8
+        state[at + base.SLOT_PORT + 1] = port & 255
+        state[at + base.SLOT_UPLINK] = uplink
+
+    def _set_other(self, tunnel, other):
+        if other == self._others.get(tunnel):
+            return
+        at = tunnel * base.SLOT + base.SLOT_OTHER
+        if other is None:
+            del self._others[tunnel]
+        else:
+            self._others[tunnel] = other
+            self._set_end(at, *other)
+        self._state[at + base.SLOT_UP] = 0 if other is None else 1
+        self._state[base.STATE_OTHERS] = 1 if self._others else 0
+        self._renew_ends()
 
     def delete_tunnel(self, tunnel: int) -> None:
         """Close a tunnel; packets routed to it are dropped until the next `swap`."""
+        self._set_other(tunnel, None)
         self._state[tunnel * base.SLOT + base.SLOT_UP] = 0
         if self._keys[tunnel] is not None:
             self._keys[tunnel] = None
@@ -144,6 +169,9 @@ class UserspacePlane(Forwarder):
         for key in self._keys:
             if key and key[2] not in ends:
                 ends.append(key[2])
+        for other in self._others.values():
+            if other[1] not in ends:
+                ends.append(other[1])
         return ends
 
     def send(self, tunnel: int, packet: bytes) -> bool:
