@@ -1,19 +1,20 @@
 """Mobile router: configuration -> platform -> router -> loop.
 
-    micropython -X heapsize=384k firmware/main.py --config router.json [run|status|stop|check]
+    micropython -X heapsize=384k firmware/main.py --config router.json [COMMAND]
 
-`run` is the default. `status` and `stop` ask the running router, `check` reads the files and says
-what is wrong with them. Exit status: 0 done, 1 the router ended on an error (restart it), 2 the
-command or a file cannot be used; `status` gives 0 up, 1 degraded, 2 down.
+`run` is the default. `status`, `reload` (take changed keys) and `stop` ask the running router,
+`check` reads the files and says what is wrong with them. Exit status: 0 done, 1 the router ended on
+an error (restart it) or refused to reload, 2 the command or a file cannot be used; `status` gives
+0 up, 1 degraded, 2 down.
 """
 
 import gc
 import sys
 
-_COMMANDS = ("run", "status", "stop", "check")
+_COMMANDS = ("run", "status", "reload", "stop", "check")
 # Collect often while importing, or the compiler's garbage leaves no hole of more than a few KB.
 _IMPORT_THRESHOLD = 8192
-_USAGE = "usage: main.py --config router.json [run|status|stop|check]"
+_USAGE = "usage: main.py --config router.json [run|status|reload|stop|check]"
 
 
 def run(path):
@@ -33,6 +34,7 @@ def run(path):
     from haaro.shell.loop import Loop
 
     settings, options = _load(path)
+    options["path"] = path
     gc.collect()
     # From here the loop collects: each call of a larger function borrows heap for its frame, and a
     # threshold would count that as garbage at every hundred packets.
@@ -56,8 +58,8 @@ def _load(path):
     from haaro.shell import config
 
     loaded = config.load(path)
-    # Read once: its tables and checks need not live on the heap for ever.
-    del sys.modules["haaro.shell.config"]
+    # Its tables and checks need not live on the heap for ever.
+    config.unload()
     return loaded
 
 
@@ -72,6 +74,8 @@ def _ask(path, command):
     if answer is None:
         return _fatal("no router answers at %s; is it running?" % where)
     print(json.dumps(answer))
+    if command == "reload":
+        return 0 if answer.get("reloaded") else 1
     if command == "status":
         return {"up": 0, "degraded": 1}.get(answer.get("state"), 2)
     return 0

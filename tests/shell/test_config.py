@@ -177,6 +177,28 @@ def test_a_key_in_the_wrong_place_is_not_shown_either(write, secret):
     assert CANARY not in str(caught.value)
 
 
+def test_two_associations_may_be_live_the_first_is_used(write):
+    rows = [
+        {"spi": 300, "algorithm": "hmac-sha256", "key": "22" * 32},
+        {"spi": 256, "algorithm": "hmac-md5", "key": KEY},
+    ]
+    settings, _ = config.load(write(router(), secrets(mobile_home=rows)))
+    assert (settings.spi, settings.algorithm, settings.key) == (300, "hmac-sha256", b"\x22" * 32)
+    assert settings.association(300) == (300, "hmac-sha256", b"\x22" * 32)
+    assert settings.association(256) == (256, "hmac-md5", bytes.fromhex(KEY))
+    assert settings.association(257) is None
+
+
+def test_a_third_association_or_the_same_spi_twice_is_refused(write):
+    row = {"spi": 300, "algorithm": "hmac-sha256", "key": CANARY * 2}
+    with pytest.raises(config.ConfigError, match=r"mobile_home\[1\]\.spi: 300: needs its own") as e:
+        config.load(write(router(), secrets(mobile_home=[row, row])))
+    assert CANARY not in str(e.value)
+    with pytest.raises(config.ConfigError, match="mobile_home: .*1 to 2 entries") as e:
+        config.load(write(router(), secrets(mobile_home=[row] * 3)))
+    assert CANARY not in str(e.value)
+
+
 def test_a_secrets_file_that_others_may_read_is_refused(write):
     path = write(router(), mode=0o644)
     with pytest.raises(config.ConfigError, match="chmod 600"):

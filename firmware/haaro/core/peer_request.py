@@ -15,7 +15,8 @@ def request(ctx, now: int, record, uplink, networks: list) -> bytearray:
     coa = uplink.address
     home_index = care_of_index = 0
     if record.krms:
-        state.krm = record.krms[0]
+        # Nothing names the key [A58]: unanswered, the next request tries the other live one.
+        state.krm = record.krms[(state.attempts - 1) % len(record.krms)]
         state.lifetime = settings.static_lifetime
     else:
         # RFC 6521 3.1.2: an RR-derived KRm is computed when used, never kept in the cache.
@@ -33,9 +34,10 @@ def request(ctx, now: int, record, uplink, networks: list) -> bytearray:
 
 def deregistration(ctx, now: int, record, uplink) -> bytearray | None:
     """Return a request with Lifetime 0, None when no key is left to authenticate it with."""
+    state = record.registration
     key, index = b"", 0
     if record.krms:
-        key = record.krms[0]
+        key = state.krm if state.krm in record.krms else record.krms[0]
     elif record.home_token_left(now):
         key = rr_wire.krm_deregistration(record.home_keygen_token)
         index = record.home_nonce_index

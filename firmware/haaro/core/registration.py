@@ -53,6 +53,7 @@ class HomeRegistration:
         self._sent_at = -_MIN_GAP_MS
         self._attempts = 0
         self._mismatches = 0  # replies with code 133 in a row
+        self._use_other = False  # sign with settings.other_association
         self._solicit: bytes | None = None
         self.registered = False
         self.stopped = False
@@ -61,6 +62,7 @@ class HomeRegistration:
         self.code: int | None = None
         self.nat = False
         self.route_optimization = False
+        self.revocation_stamp: int | None = None  # the home agent's; None: not agreed (RFC 3543)
         self.networks: list[tuple[bytes, int]] = list(ctx.settings.networks)
         self.refused: list[tuple[bytes, int, int]] = []  # (prefix, plen, ack code)
 
@@ -119,11 +121,24 @@ class HomeRegistration:
         self._ctx.warn(text)
         self._on_lost(now)
 
+    def revoked(self, now: int) -> None:
+        """The home agent ended the binding (RFC 3543); asking again shows whether for good."""
+        self._pending = None
+        self._lose(now, "the home agent revoked our registration")
+        self._attempts = 1
+        self._ctx.deadlines.set("register", now + backoff_ms(self._ctx.random, 1))
+
     def _send(self, now: int) -> None:
         settings = self._ctx.settings
         uplink = self._ctx.uplink()
         if uplink is None:
             return
+        if self._attempts == 0:
+            self._use_other = False
+        elif self._pending is not None:
+            # A home agent that does not know an SPI says nothing, or a code that we cannot verify
+            # (RFC 5944 3.8.2.1): silence is all there is to go by.
+            self._use_other = not self._use_other
         lifetime = 0 if self._ctx.stopping else settings.lifetime
         number = self._ctx.clock.identification(now, self._ctx.random, self._last)
         pending = Pending(number, now, lifetime)
@@ -145,11 +160,19 @@ class HomeRegistration:
             number.to_bytes(8, "big"),
         )
         if lifetime:
-            self._append_extensions(message)
-        auth.append_mobile_home(message, settings.spi, settings.algorithm, settings.key)
+            self._append_extensions(message, number >> 32)
+        spi, algorithm, key = self._association()
+        auth.append_mobile_home(message, spi, algorithm, key)
         self._ctx.send_outside(uplink.index, settings.home_agent, MIP_PORT, message)
 
-    def _append_extensions(self, message: bytearray) -> None:
+    def _association(self) -> tuple:
+        """Return what signs the next request: each renewal begins with the first association."""
+        settings = self._ctx.settings
+        if self._use_other and settings.other_association is not None:
+            return settings.other_association
+        return settings.spi, settings.algorithm, settings.key
+
+    def _append_extensions(self, message: bytearray, seconds: int) -> None:
         settings = self._ctx.settings
         if settings.explicit:
             for prefix, plen in settings.networks:
@@ -160,6 +183,7 @@ class HomeRegistration:
             extensions.append_route_optimization_capability(
                 message, settings.advertise, True, settings.outbound_only, self._solicit
             )
+        extensions.append_revocation_support(message, True, seconds)
 
     def receive_reply(self, now: int, message, arrival) -> None:
         """A Registration Reply came from the home agent's address, outside every tunnel."""
@@ -179,6 +203,8 @@ class HomeRegistration:
             self._pending = None
             self._mismatches = 0
             self._ctx.counters.bump("registration_denied")
+            if message.code == wire.FAILED_AUTHENTICATION:
+                self._use_other = not self._use_other
             self._ctx.warn(f"home agent denied the registration: {wire.code_name(message.code)}")
 
     def _check(self, message, arrival) -> Pending | None:
@@ -195,9 +221,10 @@ class HomeRegistration:
         proof = message.authenticator
         if message.authenticators != 1 or not isinstance(proof, wire.MobileHomeAuthentication):
             return refuse("reply_authenticators")
-        if proof.spi != settings.spi:
+        association = settings.association(proof.spi)
+        if association is None:
             return refuse("reply_unknown_spi")
-        if not auth.verify_mobile_home(message, settings.algorithm, settings.key):
+        if not auth.verify_mobile_home(message, association[1], association[2]):
             return refuse("reply_bad_authenticator")
         return pending
 
@@ -247,6 +274,8 @@ class HomeRegistration:
         self._ctx.deadlines.set("register", max(again, self._sent_at + _MIN_GAP_MS))
         interval = tunnel_reply.keepalive * 1000 or settings.ha_keepalive_ms
         self._tunnels.open_home(now, uplink, max(interval, _MIN_KEEPALIVE_MS))
+        support = message.find(extensions.RevocationSupport)
+        self.revocation_stamp = support.timestamp if support is not None else None
         self._take_networks(message)
         self._take_optimisation(message, pending.solicited)
         self._ctx.queues.routes()

@@ -108,8 +108,16 @@ class Cache:
         self._has_tunnel = has_tunnel
         self._on_removed = on_removed
         self._records: dict[bytes, Record] = {}
-        for hoa in ctx.settings.static_krm:
-            self._add(hoa, len(self._records))
+        self.take_static_keys()
+
+    def take_static_keys(self) -> None:
+        """Give every record the static KRms of the settings; make those that are missing."""
+        static = self._ctx.settings.static_krm
+        for record in self._records.values():
+            record.krms = static.get(record.cr_hoa, [])
+        for hoa in static:
+            if hoa not in self._records:
+                self._add(hoa, len(self._records))
 
     def get(self, cr_hoa: bytes) -> Record | None:
         """Return the record of a router, None when it is not known."""

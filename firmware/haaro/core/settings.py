@@ -18,6 +18,8 @@ class Settings:
         self.spi = 256
         self.algorithm = "hmac-md5"
         self.key = b""
+        # While a key is rotated: (spi, algorithm, key) that the home agent may know instead.
+        self.other_association: tuple[int, str, bytes] | None = None
         self.encapsulation = 4  # Next Header asked for in the UDP Tunnel Request: IP-in-IP
         self.route_optimization = True
         self.advertise = True
@@ -35,3 +37,18 @@ class Settings:
         self.peer_idle_ms = (
             600000  # a direct tunnel without user traffic is given up after this long; 0 = never
         )
+
+    def association(self, spi: int) -> tuple[int, str, bytes] | None:
+        """Return (spi, algorithm, key) of the home agent's association `spi`, None if unknown."""
+        if spi == self.spi:
+            return spi, self.algorithm, self.key
+        other = self.other_association
+        return other if other is not None and spi == other[0] else None
+
+    def take_keys(self, other) -> None:
+        """Replace every key by those of the Settings `other`; nothing else changes."""
+        self.spi = other.spi
+        self.algorithm = other.algorithm
+        self.key = other.key
+        self.other_association = other.other_association
+        self.static_krm = other.static_krm

@@ -1,12 +1,13 @@
 """Reads router.json and its secrets file into Settings; refuses anything it does not understand.
 
-Owns the schema of the device's two files. Never opens a socket. main.py calls `load` once and then
-drops this module from the heap. Every error names the file, the key, the value and what is
-allowed; the value of a secret is never shown.
+Owns the schema of the device's two files. Never opens a socket. Who called `load` calls `unload`
+then, so that this module leaves the heap. Every error names the file, the key, the value and what
+is allowed; the value of a secret is never shown.
 """
 
 import json
 import os
+import sys
 
 from haaro.core.settings import Settings
 from haaro.wire import ipv4
@@ -68,7 +69,7 @@ def load(path: str) -> tuple:
             path, "home_address", ipv4.text(top["home_address"]), "must differ from home_agent"
         )
     secrets_path = _beside(path, top["secrets"])
-    association, static_krm = _secrets(secrets_path)
+    associations, static_krm = _secrets(secrets_path)
     settings = Settings()
     settings.name = top["name"]
     settings.home_address = top["home_address"]
@@ -76,9 +77,9 @@ def load(path: str) -> tuple:
     settings.networks = networks
     settings.explicit = top["explicit"]
     settings.lifetime = top["lifetime"]
-    settings.spi = association["spi"]
-    settings.algorithm = association["algorithm"]
-    settings.key = association["key"]
+    settings.spi, settings.algorithm, settings.key = associations[0]
+    if len(associations) > 1:
+        settings.other_association = associations[1]
     settings.route_optimization = optimization["enabled"]
     settings.advertise = optimization["advertise"]
     settings.outbound_only = optimization["outbound_only"]
@@ -93,6 +94,14 @@ def load(path: str) -> tuple:
         "socket": top["socket"],
         "log": top["log"],
     }
+
+
+def unload() -> None:
+    """Let go of this module; the next import makes it anew."""
+    import haaro.shell
+
+    del sys.modules["haaro.shell.config"]
+    del haaro.shell.config
 
 
 def socket_path(path: str) -> str:
@@ -113,6 +122,8 @@ def _secrets(path: str) -> tuple:
         _take(path, "mobile_home[%d]." % i, row, _MOBILE_HOME, _hidden)
         for i, row in enumerate(top["mobile_home"])
     ]
+    if associations[0]["spi"] == associations[-1]["spi"] and len(associations) > 1:
+        raise ConfigError(path, "mobile_home[1].spi", associations[1]["spi"], "needs its own SPI")
     static_krm = {}
     for i, row in enumerate(top["peers"]):
         where = "peers[%d]." % i
@@ -121,7 +132,7 @@ def _secrets(path: str) -> tuple:
             _check(path, where + "krm[%d]" % k, text, _krm, _hidden)
             for k, text in enumerate(peer["krm"])
         ]
-    return associations[0], static_krm
+    return [(row["spi"], row["algorithm"], row["key"]) for row in associations], static_krm
 
 
 def _read(path: str) -> object:
@@ -293,7 +304,8 @@ _KEEPALIVE = {
 }
 _SECRETS = {
     "version": (_choice(1), _REQUIRED),
-    "mobile_home": (_list_of(_any, 1, 1), _REQUIRED),
+    # The one in use, then, while the key is rotated, the other one that is live.
+    "mobile_home": (_list_of(_any, 1, 2), _REQUIRED),
     "peers": (_list_of(_any, 0, 64), []),
 }
 _MOBILE_HOME = {

@@ -1,4 +1,4 @@
-"""The local socket: `status` and `stop`, one word a connection, one JSON object back.
+"""The local socket: `status`, `reload`, `stop`; one word a connection, one JSON object back.
 
 Owns an AF_UNIX stream socket and at most a few clients. Never blocks the loop: a client is read
 when poll says so, and one that says nothing is dropped. MicroPython has no signals, so `stop` here

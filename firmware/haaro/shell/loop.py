@@ -183,4 +183,20 @@ class Loop:
                 self.router.stop(now)
                 self._settle(now)
             return {"stopping": True}
-        return {"error": "unknown word", "allowed": ["status", "stop"]}
+        if word == "reload":
+            return self._reload()
+        return {"error": "unknown word", "allowed": ["reload", "status", "stop"]}
+
+    def _reload(self) -> dict:
+        """Take the keys of the changed files; the binding, tunnels and all other settings stay."""
+        from haaro.shell import config
+
+        try:
+            settings = config.load(self.options["path"])[0]
+        except (ValueError, MemoryError) as error:
+            return {"reloaded": False, "error": str(error)}
+        finally:
+            config.unload()
+        self.settings.take_keys(settings)
+        self.router.cache.take_static_keys()
+        return {"reloaded": True}
