@@ -91,6 +91,66 @@ def test_an_outer_end_that_is_not_exact_is_dropped(world, src, sport):
     assert world.ha.counters == {"unknown_tunnel_end": 1}
 
 
+@pytest.mark.parametrize(
+    ("source", "sport"), [(INTERNET, 434), (COA_A, 61000)], ids=["address", "port"]
+)
+def test_the_end_before_a_move_is_received_from_for_ten_seconds(world, source, sport):
+    """What was on its way when the router moved, or its NAT did, is not lost; nothing goes back."""
+    packet, answer = udp(HOST_A, HOST_B), udp(HOST_B, HOST_A)
+    world.advance(1)
+    assert world.register(src=source, sport=sport, networks=["10.1.0.0/24"]).code == 0
+    for end in ((COA_A, 434), (source, sport)):
+        assert len(world.tunnel(packet, *end)) == 1
+    assert world.tunnel(udp(HOST_C, HOST_B)) == []  # another's inner source is still refused
+    assert [t[:2] for t in world.tunnel(answer, COA_B)] == [(source, sport)]
+    assert world.ha.bindings[HOA_A].rx_packets == 2
+    world.advance(9)
+    # A renewal changes nothing, and does not prolong it.
+    assert world.register(src=source, sport=sport, networks=["10.1.0.0/24"]).code == 0
+    assert len(world.tunnel(packet)) == 1
+    assert world.ha.next_deadline() == world.now + 1000
+    world.advance(1)
+    world.ha.counters.clear()
+    assert world.tunnel(packet) == [] and world.ha.counters == {"unknown_tunnel_end": 1}
+    assert len(world.tunnel(packet, source, sport)) == 1
+
+
+def test_an_end_left_behind_belongs_to_who_has_it_now(world):
+    """A NAT gives A's old port to B: by inner source while both may use it, then B's alone."""
+    world.advance(1)
+    world.register(src=INTERNET, networks=["10.1.0.0/24"])
+    world.advance(1)
+    world.register(hoa=HOA_B, coa=COA_B, src=COA_A, networks=["10.2.0.0/24"])
+    assert [t.dst for t in world.tunnel(udp(HOST_B, HOST_C))] == [COA_C]
+    assert [t.dst for t in world.tunnel(udp(HOST_A, HOST_C))] == [COA_C]
+    assert [t.dst for t in world.tunnel(udp(HOST_C, HOST_B), COA_C)] == [COA_A]
+    world.advance(10)
+    assert world.tunnel(udp(HOST_A, HOST_C)) == []
+    assert len(world.tunnel(udp(HOST_B, HOST_C))) == 1
+    # A deregistered router leaves no end behind either.
+    world.advance(1)
+    world.register(networks=["10.1.0.0/24"], src=COA_A, sport=900)
+    world.advance(1)
+    world.register(lifetime=0, src=COA_A, sport=900)
+    world.ha.counters.clear()
+    world.tunnel(udp(HOST_A, HOST_C), INTERNET)
+    assert world.ha.counters == {"unknown_tunnel_end": 1}
+
+
+def test_the_end_before_a_move_may_be_one_without_udp(world):
+    """RFC 2003 before, RFC 3519 after: the router moved behind a NAT."""
+    world.advance(1)
+    assert world.register(networks=["10.1.0.0/24"], udp=None).code == 0
+    assert world.ha.bindings[HOA_A].encapsulation == "ipip"
+    world.advance(1)
+    assert world.register(networks=["10.1.0.0/24"], src=INTERNET, sport=61000).code == 0
+    world.ha.receive_ipip(world.now, COA_A, udp(HOST_A, HOST_B))
+    assert [t.dst for t in world.drain()] == [COA_B]
+    world.advance(10)
+    world.ha.receive_ipip(world.now, COA_A, udp(HOST_A, HOST_B))
+    assert world.drain() == []
+
+
 def test_another_routers_tunnel_does_not_carry_this_source(world):
     """RFC 5177 10: the inner source must belong to the binding of that outer source."""
     dropped(world, world.tunnel(udp(HOST_A, HOST_C), COA_B), "inner_source")
@@ -200,10 +260,11 @@ def test_after_a_handover_only_the_new_end_counts(world):
     """RFC 5944 3.8.2.2, RFC 3519 4.3."""
     world.now += 1000
     world.register(coa=address("198.51.100.99"), networks=["10.1.0.0/24"])
-    assert world.tunnel(udp(HOST_A, HOST_B)) == []
-    assert world.ha.counters["unknown_tunnel_end"] == 1
     sent = world.tunnel(udp(HOST_B, HOST_A), COA_B)
     assert [t.dst for t in sent] == [address("198.51.100.99")]
+    world.advance(10)
+    assert world.tunnel(udp(HOST_A, HOST_B)) == []
+    assert world.ha.counters["unknown_tunnel_end"] == 1
 
 
 # --- keepalive ------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from haaro.wire.udp_tunnel import TUNNEL_HEADER
 from haaro_host.home_agent.clock import difference, stamp
 from tests.host.home_agent_helpers import (
     COA_B,
+    COA_C,
     HA,
     HOA_A,
     HOA_B,
@@ -293,6 +294,26 @@ def test_traffic_between_tunnels_by_the_fast_path(namespace, running):
     a.tunnel(ipv4.build_udp(src, dst, 1, 2, b"late"), wait_s=0, expect=0)
     until(lambda: running.ask("status")["counters"].get("no_binding") == 1)
     assert namespace.exchange(b"\xff", END_B, wait_s=0) == []
+
+
+def test_the_fast_path_takes_what_was_on_its_way_when_the_router_moved(namespace, running):
+    """Packets of a known flow from the end before the move, and from the new one."""
+    a, b = Router(namespace), router_b(namespace)
+    a.register()
+    b.register()
+    packet = ipv4.build_udp(address("10.1.0.10"), address("10.2.0.10"), 1, 2, b"x")
+
+    def through(router):
+        router.tunnel(packet, wait_s=0, expect=0)
+        return len(namespace.exchange(b"\xff", END_B))
+
+    assert [through(a) for _ in range(3)] == [1] * 3
+    moved = Router(namespace, "203.0.113.10", coa=COA_C)
+    moved.last, moved.ahead = a.last, a.ahead
+    moved.register()
+    assert [through(router) for router in (a, moved) * 3] == [1] * 6
+    row = running.ask("status")["routers"][0]["binding"]
+    assert row["rx_packets"] == 9 and row["tunnel_end"] == "203.0.113.10", row
 
 
 def test_the_fast_path_reports_and_fragments_what_does_not_fit(namespace, running):

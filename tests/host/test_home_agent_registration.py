@@ -252,6 +252,7 @@ def test_simultaneous_bindings_are_answered_with_code_1():
     world.now += 1000
     assert world.register(coa=COA_B, flags=D | T | registration.FLAG_S).code == 1
     assert world.ha.bindings[HOA_A].care_of_address == COA_B
+    world.advance(10)  # packets on their way are taken that long, see forwarding
     assert world.ha.binding_by_tunnel_end(COA_A, 434) is None
 
 

@@ -10,6 +10,21 @@ IPIP = "ipip"  # RFC 2003: IP in IP, for routers that did not ask for UDP
 
 # Outer IPv4 (20), UDP (8) and tunnel data header (4); outer IPv4 alone for RFC 2003.
 OVERHEAD = {UDP: 32, IPIP: 20}
+# How long the tunnel end before a move is still received from: as long as RFC 6521 3.3.6 gives the
+# routers among themselves, so that what was on its way is not lost.
+GRACE_MS = 10_000
+
+End = tuple[str, bytes, int]  # encapsulation, address, UDP port
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Revocation of one router (RFC 3543): what was agreed, and whether the operator revoked it."""
+
+    stamp: int = 0  # the latest timestamp it was sent: NTP seconds modulo 2^32
+    agreed: bool = False  # by both Revocation Support extensions of the last registration
+    inform: bool = False  # and the I bit too
+    revoked: bool = False  # no registration until it is allowed again
 
 
 @dataclass
@@ -28,9 +43,23 @@ class Binding:
     outbound_only: bool = False
     implicit: bool = False
     prefixes: list[tuple[bytes, int]] = field(default_factory=list)
+    # The end before the last move and when it is forgotten (NTP ms); not stored.
+    previous: End | None = field(default=None, compare=False)
+    previous_until: int = field(default=0, compare=False)
     # Counted by the forwarding plane, not stored.
     rx_packets: int = field(default=0, compare=False)
     tx_packets: int = field(default=0, compare=False)
+
+    def end(self) -> End:
+        """Return the tunnel's far end."""
+        return self.encapsulation, self.source, self.source_port
+
+    def follow(self, old: "Binding", now: int) -> None:
+        """Take the place of `old`: its counters and, after a move, for a while its tunnel end."""
+        self.rx_packets, self.tx_packets = old.rx_packets, old.tx_packets
+        self.previous, self.previous_until = old.previous, old.previous_until
+        if old.end() != self.end():
+            self.previous, self.previous_until = old.end(), now + GRACE_MS
 
     def same_tunnel(self, other: "Binding") -> bool:
         """Tell whether `other` is forwarded in exactly the same way."""

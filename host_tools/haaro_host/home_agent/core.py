@@ -90,10 +90,15 @@ class HomeAgent:
         self._delivery.deliver(now, packet, None)
 
     def handle_timer(self, now: int) -> None:
-        """Remove the bindings whose lifetime is over (RFC 5944 3.8.2.2)."""
+        """Remove the bindings whose lifetime is over (RFC 5944 3.8.2.2), and ends left behind."""
         time = self._state.time(now)
+        left = [b for b in self._state.bindings.values() if b.previous and b.previous_until <= time]
+        for binding in left:
+            binding.previous = None
         expired = [b for b in self._state.bindings.values() if b.expires <= time]
         if not expired:
+            if left:
+                self._state.rebuild()
             return
         for binding in expired:
             del self._state.bindings[binding.home_address]
@@ -138,6 +143,7 @@ class HomeAgent:
         self._state.log("warning", f"the system clock was set by {delta / 1000:.1f} s")
         for binding in self._state.bindings.values():
             binding.expires += jump
+            binding.previous_until += jump
         self._state.time(now)
         try:
             self._state.store.replace(self._state.bindings.values())
@@ -192,9 +198,9 @@ class HomeAgent:
 
     def next_deadline(self) -> int | None:
         """Return when `handle_timer` has work, on the clock that `now` is read from, or None."""
-        if not self._state.bindings:
-            return None
-        return min(b.expires for b in self._state.bindings.values()) - self._state.clock.offset
+        bindings = self._state.bindings.values()
+        due = [b.expires for b in bindings] + [b.previous_until for b in bindings if b.previous]
+        return min(due) - self._state.clock.offset if due else None
 
     # --- look-ups ------------------------------------------------------------------------------
 

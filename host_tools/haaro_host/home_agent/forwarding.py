@@ -9,7 +9,7 @@ from typing import Any
 
 from haaro.wire.ipv4 import PROTOCOL_UDP
 from haaro.wire.message import MIP_PORT, TUNNEL_DATA
-from haaro_host.home_agent.bindings import UDP, Binding
+from haaro_host.home_agent.bindings import UDP, Binding, End
 from haaro_host.home_agent.config import Config, Prefix
 
 Decision = tuple[Any, ...]  # ("tunnel", Binding) | ("outside",) | ("local",) | ("drop", reason)
@@ -73,17 +73,27 @@ class Forwarding:
             self._sources[binding.home_address] = _Prefixes(
                 (net, None) for net in own if net[1] > 0
             )
-            if binding.encapsulation == UDP:
-                end = (binding.source, binding.source_port)
-                self._ends.setdefault(end, []).append(binding)
-            else:
-                self._ipip_ends[binding.source] = binding
             self._end_addresses.update((binding.source, binding.care_of_address))
+        # Ends before a move first, so that who has the end now comes before who had it.
+        for binding in bindings:
+            if binding.previous:
+                self._add_end(binding, binding.previous)
+        for binding in bindings:
+            self._add_end(binding, binding.end())
         self._default = mobile.pop((bytes(4), 0), None)
         self._mobile = _Prefixes(mobile.items())
 
+    def _add_end(self, binding: Binding, end: End) -> None:
+        encapsulation, source, port = end
+        if encapsulation == UDP:
+            self._ends.setdefault((source, port), []).append(binding)
+        else:
+            self._ipip_ends[source] = binding
+        self._end_addresses.add(source)
+
     def by_tunnel_end(self, source: bytes, port: int, inner_source: bytes = b"") -> Binding | None:
-        """Return the binding whose UDP tunnel ends exactly there (RFC 3519 4.3).
+        """Return the binding whose UDP tunnel ends exactly there, or did before its move, a moment
+        ago (RFC 3519 4.3; RFC 6521 3.3.6).
 
         Where a router took over an end before the other's binding was over, it is the one that
         `inner_source` (4 octets) belongs to, else the newest: nobody can push another one out.

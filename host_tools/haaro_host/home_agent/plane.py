@@ -86,9 +86,9 @@ class Plane:
         self._outside = _End(None)
         self._ends = {}
         for binding in self._agent.bindings.values():
-            shared = self._agent.is_shared_end(binding.source, binding.source_port)
-            if binding.encapsulation == UDP and not shared:
-                self._ends[text(binding.source), binding.source_port] = _End(binding)
+            for end in (binding.end(), binding.previous):
+                if end and end[0] == UDP and not self._agent.is_shared_end(end[1], end[2]):
+                    self._ends[text(end[1]), end[2]] = _End(binding)
 
     def on_udp(self) -> None:
         """Take up to a batch of datagrams; the loop calls again while there are more."""

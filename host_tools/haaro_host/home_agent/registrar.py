@@ -196,7 +196,7 @@ class Registrar:
             implicit=grant.implicit,
             prefixes=grant.prefixes,
         )
-        self._bind(request, binding, router)
+        self._bind(time, request, binding, router)
         code = registration.ACCEPTED
         if request.flags & registration.FLAG_S:
             # RFC 5944 3.8.2.2; without S the answer stays 0 as RFC 5177 6.6 wants.
@@ -234,7 +234,11 @@ class Registrar:
         )
 
     def _bind(
-        self, request: registration.RegistrationRequest, binding: Binding, router: RouterConfig
+        self,
+        time: int,
+        request: registration.RegistrationRequest,
+        binding: Binding,
+        router: RouterConfig,
     ) -> None:
         self._write(
             lambda: self._state.store.accept(binding.home_address, request.identification, binding)
@@ -246,7 +250,7 @@ class Registrar:
             old.renew(binding)
             return
         if old is not None:
-            binding.rx_packets, binding.tx_packets = old.rx_packets, old.tx_packets
+            binding.follow(old, time)
             del self._state.bindings[binding.home_address]
         self._state.bindings[binding.home_address] = binding
         self._state.log(
