@@ -40,7 +40,7 @@ def test_a_packet_goes_by_the_longest_match_and_comes_back():
     rig.from_tunnel(back, PEER)
     rig.turn()
     assert rig.to_lan() == [ETHERNET + back]
-    assert (rig.plane.rx_packets(1), rig.plane.tx_packets(1), rig.plane.tx_packets(0)) == (1, 1, 1)
+    assert (rig.plane.user_rx(1), rig.plane.user_tx(1), rig.plane.user_tx(0)) == (1, 1, 1)
 
 
 def test_a_hint_is_set_only_by_a_packet_that_was_forwarded():
@@ -69,11 +69,21 @@ def test_control_packets_are_diverted_and_the_rest_of_the_home_address_is_not():
     rig.from_tunnel(other_echo)
     rig.turn()
     assert rig.plane.attention
-    assert rig.plane.next_control() == (1, echo, PEER, 434)
-    assert rig.plane.next_control() == (0, signalling, AGENT, 434)
+    assert rig.plane.next_control() == (1, echo, PEER, 434, 0)
+    assert rig.plane.next_control() == (0, signalling, AGENT, 434, 0)
     assert rig.plane.next_control() is None
     assert not rig.plane.attention
     assert rig.to_lan() == [ETHERNET + ordinary, ETHERNET + other_echo]
+
+
+def test_what_the_core_sends_or_is_given_is_no_traffic():
+    """R3.3.4-5: keepalives do not make an idle tunnel look used."""
+    rig = registered()
+    rig.from_tunnel(ipv4.build_icmp_echo(address("192.0.2.131"), HOME, True, 1, 2, b"token"), PEER)
+    rig.turn()
+    assert rig.plane.send(1, ipv4.build_icmp_echo(HOME, PEER, False, 1, 2, b"token"))
+    assert rig.plane.next_control() is not None and len(rig.to_tunnels()) == 1
+    assert (rig.plane.user_rx(1), rig.plane.user_tx(1)) == (0, 0)
 
 
 def test_the_control_queue_is_bounded():
@@ -85,7 +95,7 @@ def test_the_control_queue_is_bounded():
         rig.turn()
     assert rig.plane.counters()["in_control"] == 32
     assert rig.plane.counters()["in_control_overflow"] == 8
-    assert rig.plane.rx_packets(0) == 40
+    assert rig.plane.user_rx(0) == 0
 
 
 def test_a_keepalive_of_an_unknown_end_is_a_stray_and_nothing_else_is():
@@ -408,10 +418,10 @@ def test_both_ends_of_a_tunnel_that_moved_are_received_from_and_one_is_sent_to()
     assert [remote for remote, _ in rig.to_tunnels()] == [moved]
     assert counters["in_unknown_tunnel_end"] == counters["in_unconfirmed_source"] == 1
     # Under the heap lock there is no room for it: counted, not raised.
-    assert counters["in_control_overflow"] == 1 and plane.rx_packets(1) == 3
+    assert counters["in_control_overflow"] == 1 and plane.user_rx(1) == 2
     rig.from_tunnel(echo, PEER, 40000)
     rig.turn()
-    assert plane.next_control() == (1, echo, PEER, 40000)
+    assert plane.next_control() == (1, echo, PEER, 40000, 0)
     # Neither end is a place to tunnel to.
     rig.from_lan(inner("10.1.0.10", "203.0.113.10"))
     rig.turn()

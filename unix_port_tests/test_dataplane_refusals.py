@@ -184,12 +184,12 @@ def test_what_is_wrong_inbound_is_dropped_under_its_name():
     rig = made()
     for i, (packet, source, port, name) in enumerate(INBOUND):
         before = rig.plane.counters()
-        received = rig.plane.rx_packets(0), rig.plane.rx_packets(1), rig.plane.rx_packets(2)
+        received = rig.plane.user_rx(0), rig.plane.user_rx(1), rig.plane.user_rx(2)
         rig.from_tunnel(packet, address(source), port)
         rig.turn()
         assert rig.to_lan() == [], (i, name)
         assert rig.changed(before) == {name: 1}, (i, name, rig.changed(before))
-        now = rig.plane.rx_packets(0), rig.plane.rx_packets(1), rig.plane.rx_packets(2)
+        now = rig.plane.user_rx(0), rig.plane.user_rx(1), rig.plane.user_rx(2)
         assert now == received, (i, name)
     assert not rig.plane.attention
     assert len(OUTBOUND) + len(INBOUND) >= 60

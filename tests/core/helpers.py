@@ -61,9 +61,6 @@ class Triangle:
             self.send(other, one)
             sent += 1
             self.net.run(step_ms)
-            for node in (one, other):
-                for tunnel in node.router.tunnels.all():
-                    node.router.tunnel_traffic(self.net.now, tunnel.id, self.net.now, sent)
         self.net.run(10 * self.net.delay_ms)
         return sent, {node: len(node.delivered) - before[node] for node in (one, other)}
 
@@ -158,8 +155,8 @@ class Lone:
     def packet(self, packet, tunnel=0):
         """An inner packet from the exact outer end of a tunnel."""
         end = self.router.tunnels.get(tunnel)
-        remote, port = (end.remote, end.remote_port) if end else (HOME_AGENT, 434)
-        self.router.receive_tunnelled(self.now, tunnel, packet, remote, port)
+        ends = (end.remote, end.remote_port, end.uplink) if end else (HOME_AGENT, 434, 0)
+        self.router.receive_tunnelled(self.now, tunnel, packet, *ends)
         return self.drain()
 
     # the home agent

@@ -55,7 +55,7 @@ class Node:
         if data[:4] == HEADER:
             for t in self.router.tunnels.all():
                 if t.remote == src:
-                    self.router.receive_tunnelled(now, t.id, data[4:], src, 434)
+                    self.router.receive_tunnelled(now, t.id, data[4:], src, 434, 0)
                     return
         else:
             self.router.receive_datagram(now, 0, src, 434, self.coa, 434, data)

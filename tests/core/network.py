@@ -77,6 +77,7 @@ class RouterNode:
         self.router = Router(settings, rng.randbytes, now, estimate)
         self.addresses = {}
         self.routes, self.sources = [], []
+        self.user_rx, self.user_tx = {}, {}  # packets of each tunnel
         self.delivered = []  # (time, tunnel id, packet)
         self.refused = []  # (reason, packet)
         self.log = []
@@ -123,6 +124,8 @@ class RouterNode:
         for tunnel in self.router.tunnels.all():
             if (tunnel.local, tunnel.remote, tunnel.remote_port) == end:
                 break
+            if tunnel.other is not None and tunnel.other[1:] == end:
+                break
         else:
             self.router.receive_stray(
                 now, index, datagram.src, datagram.sport, datagram.dst, datagram.payload
@@ -130,12 +133,14 @@ class RouterNode:
             return
         ip = ipv4.parse_ipv4(inner)
         if ip.dst == self.hoa:
-            self.router.receive_tunnelled(now, tunnel.id, inner, datagram.src, datagram.sport)
+            ends = (datagram.src, datagram.sport, index)
+            self.router.receive_tunnelled(now, tunnel.id, inner, *ends)
             return
         allowed = not tunnel.direct or any(
             s[2] == tunnel.id and ipv4.contains(s[0], s[1], ip.src) for s in self.sources
         )
         if allowed:
+            self.user_rx[tunnel.id] = self.user_rx.get(tunnel.id, 0) + 1
             self.delivered.append((now, tunnel.id, inner))
         else:
             self.refused.append(("source", inner))
@@ -150,6 +155,7 @@ class RouterNode:
         if best is None or best[2] < 0:
             self.refused.append(("route", packet))
             return None
+        self.user_tx[best[2]] = self.user_tx.get(best[2], 0) + 1
         self.emit(best[2], packet)
         if best[3] >= 0:
             self.router.traffic_wanted(self.network.now, best[3])
@@ -189,7 +195,12 @@ class RouterNode:
         return self.router.next_deadline()
 
     def handle_timer(self):
-        self.router.handle_timer(self.network.now)
+        """What the shell does at a deadline: the counters of each tunnel, then the timers."""
+        now = self.network.now
+        for tunnel in self.router.tunnels.all():
+            rx, tx = self.user_rx.get(tunnel.id, 0), self.user_tx.get(tunnel.id, 0)
+            self.router.tunnel_traffic(now, tunnel.id, rx, tx)
+        self.router.handle_timer(now)
         self.pump()
 
     def peer(self, other):

@@ -171,7 +171,7 @@ def test_undrained_queues_are_bounded_and_say_so():
     data = return_routability.build_init(24, bytes(8))
     for n in range(400):
         packet = ipv4.build_udp(ipv4.address(f"203.0.113.{n % 250}"), HOA_A, 434, 434, data)
-        lone.router.receive_tunnelled(lone.now, 0, packet, HOME_AGENT, 434)
+        lone.router.receive_tunnelled(lone.now, 0, packet, HOME_AGENT, 434, 0)
         if n % 90 == 89:
             lone.now += 1000
     count = 0

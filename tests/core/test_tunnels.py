@@ -231,8 +231,8 @@ def test_echo_of_another_address_or_from_another_outer_end_is_refused():
     lone.packet(ipv4.build_icmp_echo(HOA_B, HOA_A, False, 1, 1, b""), 1)
     good = ipv4.build_icmp_echo(HOA_C, HOA_A, False, 1, 1, b"")
     for src, sport in ((COA_C2, 434), (COA_C, 435)):
-        lone.router.receive_tunnelled(lone.now, 1, good, src, sport)
-    lone.router.receive_tunnelled(lone.now, 9, good, COA_C, 434)
+        lone.router.receive_tunnelled(lone.now, 1, good, src, sport, 0)
+    lone.router.receive_tunnelled(lone.now, 9, good, COA_C, 434, 0)
     lone.packet(ipv4.build_icmp_echo(HOA_C, HOA_B, False, 1, 1, b""), 1)
     assert lone.drain() == []
     assert lone.router.counters.as_dict() == {

@@ -72,8 +72,8 @@ def status(machine, control, stray, signalling):
     return {
         "counters": plane.counters(),
         "own_loss": plane.own_loss(),
-        "rx": [plane.rx_packets(i) for i in range(4)],
-        "tx": [plane.tx_packets(i) for i in range(4)],
+        "rx": [plane.user_rx(i) for i in range(4)],
+        "tx": [plane.user_tx(i) for i in range(4)],
         "control": control,
         "stray": stray,
         "signalling": signalling,

@@ -163,6 +163,7 @@ class HomeRegistration:
             self._append_extensions(message, number >> 32)
         spi, algorithm, key = self._association()
         auth.append_mobile_home(message, spi, algorithm, key)
+        self._tunnels.expect_home(now, uplink)
         self._ctx.send_outside(uplink.index, settings.home_agent, MIP_PORT, message)
 
     def _association(self) -> tuple:

@@ -113,13 +113,14 @@ class Router:
             self.tunnels.receive_stray(now, tunnel, src, sport, echo)
 
     def receive_tunnelled(
-        self, now: int, tunnel_id: int, packet: bytes, src: bytes, sport: int
+        self, now: int, tunnel_id: int, packet: bytes, src: bytes, sport: int, uplink: int
     ) -> None:
-        """An inner IPv4 packet for our home address came by a tunnel: signalling, or ICMP echo of
-        its other end.
+        """An inner IPv4 packet for our home address came by a tunnel over `uplink`: signalling, or
+        ICMP echo of its other end.
         """
         tunnel = self.tunnels.get(tunnel_id)
-        if tunnel is None or (src, sport) != (tunnel.remote, tunnel.remote_port):
+        end = tunnel.which_end(uplink, src, sport) if tunnel is not None else -1
+        if tunnel is None or end < 0:
             self.counters.bump("tunnel_source")
             return
         try:
@@ -127,25 +128,25 @@ class Router:
             if ip.dst != self._ctx.settings.home_address:
                 self.counters.bump("tunnelled_not_for_us")
             elif ip.protocol == _PROTOCOL_UDP:
-                self._receive_inner_udp(now, tunnel, packet, ip)
+                self._receive_inner_udp(now, tunnel, uplink, packet, ip)
             elif ip.protocol == _PROTOCOL_ICMP and ip.src == tunnel.peer:
                 echo = ipv4.parse_icmp_echo(packet, ip)
                 if echo is None:
                     self.counters.bump("tunnelled_other_icmp")
                 else:
-                    self.tunnels.receive_echo(now, tunnel, echo)
+                    self.tunnels.receive_echo(now, tunnel, echo, end == 1)
             else:
                 self.counters.bump("tunnelled_unexpected")
         except WireError as e:
             self.counters.bump("wire_" + e.reason)
 
-    def _receive_inner_udp(self, now: int, tunnel: Tunnel, packet: bytes, ip) -> None:
+    def _receive_inner_udp(self, now: int, tunnel: Tunnel, uplink: int, packet, ip) -> None:
         inner_sport, dport, data = ipv4.parse_udp(packet, ip)
         if dport != wire.MIP_PORT:
             self.counters.bump("tunnelled_other_port")
             return
         path = PATH_DIRECT if tunnel.direct else PATH_HOME
-        arrival = Arrival(path, tunnel.uplink, tunnel.id, ip.src, inner_sport, ip.dst, dport)
+        arrival = Arrival(path, uplink, tunnel.id, ip.src, inner_sport, ip.dst, dport)
         self._dispatch(now, arrival, data)
 
     def traffic_wanted(self, now: int, hint: int) -> None:
@@ -202,6 +203,8 @@ class Router:
     def _timer(self, now: int, kind: str, peer: bytes) -> None:
         if kind == "keepalive":
             self.tunnels.handle_timer(now, peer)
+        elif kind == "other":
+            self.tunnels.end_grace(peer)
         elif kind in ("register", "expire"):
             self.registration.handle_timer(now, kind)
         elif kind == "solicit":

@@ -22,11 +22,15 @@ _FIRST_PROBES = const(4)
 _LATE_ECHOES = const(8)  # how many echoes back an answer still counts
 _RETURN_ANSWERS = const(2)  # a path that failed must answer twice before it is believed
 _MOVE_MISSES = const(2)  # echoes without answer after which a proven other end is taken
+_GRACE_MS = const(10000)  # RFC 6521 3.3.6: the end before a move is received from this long
 
 
 class Tunnel:
     """One tunnel end pair. `peer` is the peer's home address, or the home agent's address for
     tunnel 0.
+
+    What we send goes from `local` over `uplink` to `remote`:`remote_port`. `other` is one more
+    end, (uplink, local, remote, port), that is received from besides; None if there is none.
     """
 
     def __init__(self, ident: int, peer: bytes, direct: bool) -> None:
@@ -37,6 +41,8 @@ class Tunnel:
         self.local = b""
         self.remote = b""
         self.remote_port = 434
+        self.other: tuple[int, bytes, bytes, int] | None = None
+        self.used = False  # the other side was heard from the present end
         self.mtu = 1500
         self.up = False
         self.ever_up = False
@@ -62,6 +68,13 @@ class Tunnel:
     def unanswered(self) -> int:
         """Return how many of our echoes were sent since the newest answered one."""
         return (self.echo_seq - self.answered_seq) & 0xFFFF
+
+    def which_end(self, uplink: int, src: bytes, sport: int) -> int:
+        """Return 0 for what comes from the present end, 1 for the other one, -1 for neither."""
+        if (uplink, src, sport) == (self.uplink, self.remote, self.remote_port):
+            return 0
+        other = self.other
+        return 1 if other and (uplink, src, sport) == (other[0], other[2], other[3]) else -1
 
 
 class Tunnels:
@@ -96,9 +109,10 @@ class Tunnels:
         if tunnel is None:
             tunnel = self._table[0] = Tunnel(0, self._ctx.settings.home_agent, False)
         tunnel.interval_ms = interval_ms
-        if self._aim(tunnel, uplink, self._ctx.settings.home_agent, 434) or not tunnel.up:
+        if self._aim(now, tunnel, uplink, self._ctx.settings.home_agent, 434) or not tunnel.up:
             tunnel.up = True
             self._on_change(now, tunnel)
+        tunnel.used = True
         self._arm(tunnel, now + interval_ms)
         return tunnel
 
@@ -115,16 +129,46 @@ class Tunnels:
             tunnel = self._table[ident] = Tunnel(ident, peer, True)
             tunnel.traffic_at = now
         tunnel.wanted_until = now + _PROBE_IDLE_MS
-        if self._aim(tunnel, uplink, remote, port):
-            self._set_up(now, tunnel, False)
+        if self._aim(now, tunnel, uplink, remote, port):
             tunnel.ever_up = False
+            self._set_up(now, tunnel, False)
         return tunnel
+
+    def expect_home(self, now: int, uplink) -> None:
+        """A Registration Request goes out by `uplink`: the home agent may send there before its
+        reply has come.
+        """
+        tunnel = self._table.get(0)
+        if tunnel is not None and (uplink.index, uplink.address) != (tunnel.uplink, tunnel.local):
+            end = (uplink.index, uplink.address, tunnel.remote, tunnel.remote_port)
+            self._accept_also(now, tunnel, end)
+
+    def _accept_also(self, now: int, tunnel: Tunnel, end: tuple[int, bytes, bytes, int]) -> None:
+        self._ctx.deadlines.set("other", now + _GRACE_MS, tunnel.peer)
+        if end != tunnel.other:
+            tunnel.other = end
+            self._ctx.queues.tunnel(tunnel.id)
+
+    def end_grace(self, peer: bytes) -> None:
+        """The other end of the tunnel with `peer` is received from no longer."""
+        tunnel = self._by_peer(peer)
+        self._ctx.deadlines.clear("other", peer)
+        if tunnel is not None and tunnel.other is not None:
+            tunnel.other = None
+            self._ctx.queues.tunnel(tunnel.id)
+
+    def _by_peer(self, peer: bytes) -> Tunnel | None:
+        for tunnel in self._table.values():
+            if tunnel.peer == peer:
+                return tunnel
+        return None
 
     def close(self, ident: int) -> None:
         """Remove a tunnel; not there is not an error."""
         tunnel = self._table.pop(ident, None)
         if tunnel is not None:
             self._ctx.deadlines.clear("keepalive", tunnel.peer)
+            self._ctx.deadlines.clear("other", tunnel.peer)
             self._ctx.queues.tunnel(ident)
             self._ctx.queues.routes()
 
@@ -134,12 +178,24 @@ class Tunnels:
         if tunnel is not None:
             self.close(tunnel.id)
 
-    def _aim(self, tunnel: Tunnel, uplink, remote: bytes, port: int) -> bool:
-        """Point the tunnel at its ends; return whether anything changed."""
-        ends = (uplink.index, uplink.address, remote, port, uplink.mtu - _OVERHEAD)
-        if ends == (tunnel.uplink, tunnel.local, tunnel.remote, tunnel.remote_port, tunnel.mtu):
+    def _aim(self, now: int, tunnel: Tunnel, uplink, remote: bytes, port: int) -> bool:
+        """Point the tunnel at its ends; return whether anything changed.
+
+        An end that was in use is received from for a while yet: what is under way is not lost,
+        whichever side moved (RFC 6521 3.3.6).
+        """
+        old = (tunnel.uplink, tunnel.local, tunnel.remote, tunnel.remote_port)
+        end = (uplink.index, uplink.address, remote, port)
+        if end == old:
             return False
-        tunnel.uplink, tunnel.local, tunnel.remote, tunnel.remote_port, tunnel.mtu = ends
+        link = self._ctx.uplinks.get(tunnel.uplink)
+        if tunnel.used and link is not None and link.up and link.address == tunnel.local:
+            self._accept_also(now, tunnel, old)
+        elif end == tunnel.other:
+            self.end_grace(tunnel.peer)
+        tunnel.used = False
+        tunnel.uplink, tunnel.local, tunnel.remote, tunnel.remote_port = end
+        tunnel.mtu = uplink.mtu - _OVERHEAD
         tunnel.echo_ident = int.from_bytes(self._ctx.random(2), "big")
         tunnel.echo_token = self._ctx.random(8)
         tunnel.answered_seq = tunnel.echo_seq
@@ -161,7 +217,10 @@ class Tunnels:
     def lost_uplink(self, now: int, index: int) -> None:
         """Take every tunnel over uplink `index` out of use; its ends stay until retargeted."""
         for tunnel in self.all():
+            if tunnel.other is not None and tunnel.other[0] == index:
+                self.end_grace(tunnel.peer)
             if tunnel.uplink == index:
+                tunnel.used = False
                 self._set_up(now, tunnel, False)
 
     def _set_up(self, now: int, tunnel: Tunnel, up: bool) -> None:
@@ -203,7 +262,7 @@ class Tunnels:
     def _keepalive(self, now: int, tunnel: Tunnel) -> None:
         misses = self._ctx.settings.keepalive_misses
         if tunnel.proven and tunnel.unanswered() >= min(misses, _MOVE_MISSES):
-            self._move(tunnel)
+            self._move(now, tunnel)
         if tunnel.unanswered() >= misses:
             if not tunnel.direct:
                 tunnel.answered_seq = tunnel.echo_seq
@@ -250,10 +309,20 @@ class Tunnels:
         tunnel.replied_at = now
         return True
 
-    def receive_echo(self, now: int, tunnel: Tunnel, echo) -> None:
-        """An ICMP echo or reply, parsed, came from `tunnel.peer` through this tunnel."""
+    def receive_echo(self, now: int, tunnel: Tunnel, echo, by_other: bool = False) -> None:
+        """An ICMP echo or reply, parsed, came from `tunnel.peer` through this tunnel, from its
+        present end or `by_other`.
+        """
         is_reply, ident, seq, payload = echo
+        if by_other:
+            # Answered where it came from: there the other side still has its end.
+            if not is_reply and tunnel.other is not None and self._may_reply(now, tunnel):
+                uplink, _, remote, port = tunnel.other
+                packet = self._echo(tunnel, True, ident, seq, payload)
+                self._ctx.send_outside(uplink, remote, port, TUNNEL_HEADER + packet)
+            return
         if not is_reply:
+            tunnel.used = True
             if self._may_reply(now, tunnel):
                 packet = self._echo(tunnel, True, ident, seq, payload)
                 self._ctx.queues.transmit(Transmit(tunnel.id, -1, tunnel.peer, 0, packet))
@@ -266,6 +335,7 @@ class Tunnels:
         if not expected or late >= min(tunnel.unanswered(), _LATE_ECHOES):
             self._ctx.counters.bump("keepalive_reply_unexpected")
             return
+        tunnel.used = True
         tunnel.answered_seq = seq
         tunnel.candidate = None
         tunnel.proven = False
@@ -310,14 +380,15 @@ class Tunnels:
             return
         tunnel.proven = True
         if not tunnel.up:
-            self._move(tunnel)
+            self._move(now, tunnel)
             self._set_up(now, tunnel, True)
             self.probe(now, tunnel)
 
-    def _move(self, tunnel: Tunnel) -> None:
+    def _move(self, now: int, tunnel: Tunnel) -> None:
         uplink = self._ctx.uplinks[tunnel.uplink]
         src, sport = tunnel.candidate or (tunnel.remote, tunnel.remote_port)
-        self._aim(tunnel, uplink, src, sport)
+        self._aim(now, tunnel, uplink, src, sport)
+        tunnel.used = True
 
     def traffic(self, now: int, ident: int, rx_packets: int, tx_packets: int) -> None:
         """Take the data plane's cumulative counters of one tunnel."""

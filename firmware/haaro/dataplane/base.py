@@ -12,10 +12,12 @@ A plane has:
   swap(routes, sources)       tables of forwarding, replaced as a whole
   send(id, packet) -> bool    one inner packet of the control plane into a tunnel
   register(poll), handle(obj, event) -> bool   one bounded batch; False: obj is not ours
-  next_control() -> (id, packet, src, sport) | None    inner packets diverted to the core
+  next_control() -> (id, packet, src, sport, uplink) | None   inner packets diverted to the core
   next_stray() -> (uplink, src, sport, dst, data) | None   keepalives from no known tunnel end
   wanted, wanted_any          route hints seen since the shell last cleared them
-  rx_packets(id), tx_packets(id), counters() -> dict, own_loss() -> dict, close()
+  user_rx(id), user_tx(id)    user packets taken from and sent into a tunnel: what the core sends
+                              or is given is none
+  counters() -> dict, own_loss() -> dict, close()
 """
 
 MAX_TUNNELS = 65

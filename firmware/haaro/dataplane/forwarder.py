@@ -278,7 +278,7 @@ class Forwarder:
                 continue
             verdict = _inbound(batch, at + _OVERHEAD, rows, entries, state, tunnel)
             if verdict < 0 or verdict >= _CONTROL:
-                at += self._in_rarely(at, verdict, tunnel)
+                at += self._in_rarely(at, verdict, tunnel, uplink)
                 continue
             rx[tunnel] += 1
             length = verdict >> 8
@@ -295,14 +295,13 @@ class Forwarder:
         self._last = tunnel
         return at
 
-    def _in_rarely(self, at, verdict, tunnel):
+    def _in_rarely(self, at, verdict, tunnel, uplink):
         """Refuse the datagram at `at` or divert it to the control plane; return its length."""
         length = self._batch[at + 34] << 8 | self._batch[at + 35]
         if verdict < 0:
             self._refused[-verdict] += 1
         else:
-            self._rx[tunnel] += 1
-            self._divert(at, length, tunnel)
+            self._divert(at, length, tunnel, uplink)
         return _OVERHEAD + length
 
     def _no_tunnel(self, at, verdict, uplink):
@@ -314,7 +313,7 @@ class Forwarder:
             self._refused[-verdict] += 1
         return _OVERHEAD + length
 
-    def _divert(self, at, length, tunnel):
+    def _divert(self, at, length, tunnel, uplink):
         batch = self._batch
         if len(self._controls) >= _CONTROL_QUEUE:
             self._refused[base.IN_CONTROL_OVERFLOW] += 1
@@ -323,7 +322,7 @@ class Forwarder:
             packet = bytes(batch[at + _OVERHEAD : at + _OVERHEAD + length])
             source = bytes(batch[at + 12 : at + 16])
             port = batch[at + 20] << 8 | batch[at + 21]
-            self._controls.append((tunnel, packet, source, port))
+            self._controls.append((tunnel, packet, source, port, uplink))
             self._in_control += 1
         except MemoryError:
             self._refused[base.IN_CONTROL_OVERFLOW] += 1
@@ -350,12 +349,12 @@ class Forwarder:
         except MemoryError:
             return False
 
-    def rx_packets(self, tunnel: int) -> int:
-        """Return the packets accepted from a tunnel, control included."""
+    def user_rx(self, tunnel: int) -> int:
+        """Return the user packets taken from a tunnel: what goes to the core is none."""
         return self._rx[tunnel]
 
-    def tx_packets(self, tunnel: int) -> int:
-        """Return the packets sent into a tunnel, control included."""
+    def user_tx(self, tunnel: int) -> int:
+        """Return the user packets sent into a tunnel: what the core sends is none."""
         return self._tx[tunnel]
 
     def counters(self) -> dict:

@@ -180,7 +180,6 @@ class UserspacePlane(Forwarder):
         for _ in range(2):
             try:
                 if self._send[tunnel] and self._send[tunnel].write(data):
-                    self._tx[tunnel] += 1
                     return True
                 break
             except OSError:
@@ -189,7 +188,7 @@ class UserspacePlane(Forwarder):
         return False
 
     def next_control(self) -> tuple | None:
-        """Return (tunnel, packet, outer source, its port) of the next diverted packet."""
+        """Return (tunnel, packet, outer source, its port, uplink) of the next diverted packet."""
         return self._controls.pop(0) if self._controls else None
 
     def next_stray(self) -> tuple | None:

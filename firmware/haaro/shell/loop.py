@@ -86,8 +86,8 @@ class Loop:
         router = self.router
         item = plane.next_control()
         while item is not None:
-            tunnel, packet, src, sport = item
-            router.receive_tunnelled(now, tunnel, packet, src, sport)
+            tunnel, packet, src, sport, uplink = item
+            router.receive_tunnelled(now, tunnel, packet, src, sport, uplink)
             item = plane.next_control()
         item = plane.next_stray()
         while item is not None:
@@ -103,7 +103,7 @@ class Loop:
         if now >= self._deadline:
             for tunnel in router.tunnels.all():
                 ident = tunnel.id
-                router.tunnel_traffic(now, ident, plane.rx_packets(ident), plane.tx_packets(ident))
+                router.tunnel_traffic(now, ident, plane.user_rx(ident), plane.user_tx(ident))
             router.handle_timer(now)
             self.control.expire(now)
         self._settle(now)
@@ -149,6 +149,7 @@ class Loop:
             if tunnel is None:
                 self.plane.delete_tunnel(event[1])
             else:
+                other = tunnel.other
                 self.plane.set_tunnel(
                     tunnel.id,
                     tunnel.uplink,
@@ -157,6 +158,7 @@ class Loop:
                     tunnel.remote_port,
                     tunnel.mtu,
                     tunnel.peer,
+                    other and (other[0], other[2], other[3]),
                 )
         elif kind == "routes":
             routes, sources = self.router.forwarding_table()

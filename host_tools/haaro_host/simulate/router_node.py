@@ -131,10 +131,11 @@ class RouterNode:
         src, sport, dst, payload = datagram.src, datagram.sport, datagram.dst, datagram.payload
         if payload[:4] == TUNNEL_HEADER:
             tunnel = self._ends.get((dst, src, sport))
+            index = self._index_of(dst)
             if tunnel is None:
-                self.router.receive_stray(now, self._index_of(dst), src, sport, dst, payload)
+                self.router.receive_stray(now, index, src, sport, dst, payload)
             else:
-                self._receive_inner(now, tunnel, payload[4:], src, sport)
+                self._receive_inner(now, tunnel, payload[4:], (src, sport, index))
         else:
             self.router.receive_datagram(now, self._index_of(dst), src, sport, dst, 434, payload)
         self.pump()
@@ -145,10 +146,11 @@ class RouterNode:
                 return index
         return -1
 
-    def _receive_inner(self, now: int, tunnel: int, packet: bytes, src: bytes, sport: int) -> None:
-        self._rx[tunnel] = self._rx.get(tunnel, 0) + 1
+    def _receive_inner(
+        self, now: int, tunnel: int, packet: bytes, end: tuple[bytes, int, int]
+    ) -> None:
         if packet[16:20] == self.hoa:
-            self.router.receive_tunnelled(now, tunnel, packet, src, sport)
+            self.router.receive_tunnelled(now, tunnel, packet, *end)
             return
         try:
             ip = ipv4.parse_ipv4(packet)
@@ -161,6 +163,7 @@ class RouterNode:
         elif not any(ipv4.contains(net, plen, ip.dst) for net, plen in self.settings.networks):
             self._refuse("destination")
         else:
+            self._rx[tunnel] = self._rx.get(tunnel, 0) + 1
             self._carried.add(tunnel)
             self.on_packet(self, tunnel, packet)
 
@@ -205,9 +208,9 @@ class RouterNode:
         router = self.router
         while (event := router.next_event()) is not None:
             if event[0] == "tunnel":
-                self._ends = {
-                    (t.local, t.remote, t.remote_port): t.id for t in router.tunnels.all()
-                }
+                tunnels = router.tunnels.all()
+                self._ends = {t.other[1:]: t.id for t in tunnels if t.other is not None}
+                self._ends.update({(t.local, t.remote, t.remote_port): t.id for t in tunnels})
             elif event[0] == "routes":
                 self._swap()
             else:
