@@ -74,6 +74,16 @@ class HomeAgentNode:
         else:
             self.home_agent.reconfigure(self._now(), config)
 
+    def revoke(self, node):
+        """The operator revokes a router."""
+        self.home_agent.revoke(self._now(), node.hoa)
+        self._pump()
+
+    def allow(self, node):
+        """And lets it register again."""
+        self.home_agent.allow(self._now(), node.hoa)
+        self._pump()
+
     def _now(self):
         return self.network.ntp_ms(self.network.now) + self.offset_ms
 

@@ -12,6 +12,7 @@ from haaro.core.correspondent import Correspondent
 from haaro.core.peer_registration import PeerRegistrations
 from haaro.core.registration import HomeRegistration
 from haaro.core.return_routability import ReturnRoutability
+from haaro.core.revocation import Revocations
 from haaro.core.ro_cache import Cache
 from haaro.core.settings import Settings
 from haaro.core.tunnels import Tunnel, Tunnels
@@ -20,6 +21,7 @@ from haaro.wire import message as wire
 from haaro.wire.errors import WireError
 from haaro.wire.registration import REGISTRATION_REPLY, REGISTRATION_REQUEST
 from haaro.wire.return_routability import COT, COTI, HOT, HOTI
+from haaro.wire.revocation import REVOCATION
 from haaro.wire.udp_tunnel import parse_tunnel
 
 _PROTOCOL_ICMP = const(1)
@@ -34,6 +36,7 @@ _NAMES = {
     COTI: "coti",
     HOT: "hot",
     COT: "cot",
+    REVOCATION: "revocation",
 }
 
 
@@ -64,6 +67,10 @@ class Router:
             COTI: (cr.receive_init, PATH_HOME),
             HOT: (rr.receive_test, PATH_HOME),
             COT: (rr.receive_test, PATH_OUTSIDE),
+            REVOCATION: (
+                Revocations(ctx, self.registration, self._revoked).receive,
+                PATH_OUTSIDE,
+            ),
         }
 
     # Doors in
@@ -226,8 +233,7 @@ class Router:
         came or was given up.
         """
         self._ctx.stopping = True
-        for record in self.cache.all():
-            self._peers.deregister(now, record)
+        self._leave_peers(now)
         self.registration.stop(now)
 
     # Doors out
@@ -320,6 +326,14 @@ class Router:
         if moved:
             self._peers.care_of_changed(now)
         self._correspondent.home_accepted(now, solicited)
+
+    def _revoked(self, now: int) -> None:
+        self._leave_peers(now)
+        self.registration.revoked(now)
+
+    def _leave_peers(self, now: int) -> None:
+        for record in self.cache.all():
+            self._peers.deregister(now, record)
 
     def _home_lost(self, now: int) -> None:
         self._ctx.queues.routes()

@@ -81,6 +81,32 @@ def reload(
 
 
 @app.command()
+def revoke(
+    context: typer.Context,
+    router: str = typer.Argument(help="its name or home address in ha.toml"),
+    config: Path | None = typer.Option(None, help=_CONFIG_HELP),
+    path: Path | None = typer.Option(None, "--socket", help=_SOCKET_HELP),
+) -> None:
+    """End a router's registration at once, a stolen one's say; it stays barred until `allow`."""
+    answer = _named(context, config, path, "revoke", router)
+    was = "its registration is over" if answer["registered"] else "it was not registered"
+    typer.echo(f"router {answer['router']} is revoked; {was}")
+
+
+@app.command()
+def allow(
+    context: typer.Context,
+    router: str = typer.Argument(help="its name or home address in ha.toml"),
+    config: Path | None = typer.Option(None, help=_CONFIG_HELP),
+    path: Path | None = typer.Option(None, "--socket", help=_SOCKET_HELP),
+) -> None:
+    """Let a revoked router register again."""
+    answer = _named(context, config, path, "allow", router)
+    was = "" if answer["was_revoked"] else "; it was not revoked"
+    typer.echo(f"router {answer['router']} may register{was}")
+
+
+@app.command()
 def stop(
     context: typer.Context,
     config: Path | None = typer.Option(None, help=_CONFIG_HELP),
@@ -119,6 +145,15 @@ def _ask(
         _fail(error, 1)
 
 
+def _named(
+    context: typer.Context, config: Path | None, path: Path | None, verb: str, router: str
+) -> dict[str, Any]:
+    answer = _ask(context, config, path, f"{verb} {router}")
+    if "error" in answer:
+        _fail(answer["error"], 1)
+    return answer
+
+
 def _fail(error: object, code: int) -> NoReturn:
     typer.echo(f"A fatal error occurred: {error}", err=True)
     raise typer.Exit(code)
@@ -136,7 +171,8 @@ def _show(answer: dict[str, Any]) -> None:
     for router in answer["routers"]:
         binding = router["binding"]
         if binding is None:
-            rows.append((router["name"], router["home_address"], "not registered", *[""] * 4))
+            state = "revoked" if router["revoked"] else "not registered"
+            rows.append((router["name"], router["home_address"], state, *[""] * 4))
             continue
         rows.append(
             (

@@ -1,7 +1,8 @@
 """The home agent's local socket: one line in, one JSON document out (AF_UNIX, mode 0600).
 
-Owns the socket file and the protocol: `status`, `reload`, `stop`. `serve` is for the shell, `ask`
-for the command line.
+Owns the socket file and the protocol: a word (`status`, `reload`, `stop`), for some (`revoke`,
+`allow`) with a router's name or home address behind it. `serve` is for the shell, `ask` for the
+command line.
 """
 
 import asyncio
@@ -13,18 +14,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_LINE_OCTETS = 64
+_LINE_OCTETS = 512  # a word and a name of 64 characters
 _TIMEOUT_S = 5.0
 
 Handler = Callable[[], dict[str, Any]]
+NamedHandler = Callable[[str], dict[str, Any]]
 
 
 class ControlError(Exception):
     """The socket cannot be used, or nobody answers; the text says what to do."""
 
 
-async def serve(path: str, handlers: dict[str, Handler]) -> asyncio.AbstractServer:
-    """Listen at `path` and answer the words in `handlers`. Raises ControlError."""
+async def serve(
+    path: str, handlers: dict[str, Handler], named: dict[str, NamedHandler]
+) -> asyncio.AbstractServer:
+    """Listen at `path` and answer the words in `handlers`, and in `named` those with a router.
+
+    Raises ControlError.
+    """
     file = Path(path)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +41,7 @@ async def serve(path: str, handlers: dict[str, Handler]) -> asyncio.AbstractServ
             file.unlink()
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await _answer(reader, writer, handlers)
+            await _answer(reader, writer, handlers, named)
 
         # Nobody may connect before the mode is right.
         before = os.umask(0o177)
@@ -47,7 +54,10 @@ async def serve(path: str, handlers: dict[str, Handler]) -> asyncio.AbstractServ
 
 
 async def _answer(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handlers: dict[str, Handler]
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    handlers: dict[str, Handler],
+    named: dict[str, NamedHandler],
 ) -> None:
     try:
         word = ""
@@ -55,10 +65,14 @@ async def _answer(
             line = await asyncio.wait_for(reader.readline(), _TIMEOUT_S)
             word = line.decode(errors="replace").strip()
         handler = handlers.get(word)
-        if handler is None:
-            result: dict[str, Any] = {"error": "unknown command", "known": sorted(handlers)}
+        verb, _, router = word.partition(" ")
+        if handler is not None:
+            result: dict[str, Any] = handler()
+        elif verb in named and router:
+            result = named[verb](router)
         else:
-            result = handler()
+            known = [*handlers, *(f"{name} ROUTER" for name in named)]
+            result = {"error": "unknown command", "known": sorted(known)}
         writer.write(json.dumps(result).encode() + b"\n")
         await asyncio.wait_for(writer.drain(), _TIMEOUT_S)
     except (OSError, TimeoutError):

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from haaro.wire import message, registration
+from haaro.wire import message, registration, revocation
 from haaro.wire.errors import WireError
 from haaro_host.home_agent.bindings import Binding
 from haaro_host.home_agent.config import Config
 from haaro_host.home_agent.delivery import Delivery
 from haaro_host.home_agent.forwarding import Decision
 from haaro_host.home_agent.registrar import Registrar
+from haaro_host.home_agent.revocation import Revoker
 from haaro_host.home_agent.state import IPIP_PORT as IPIP_PORT
 from haaro_host.home_agent.state import State, Transmit
 from haaro_host.home_agent.status import status
@@ -34,6 +35,7 @@ class HomeAgent:
         """Load bindings and Identifications from `store`; `random(n)` gives n octets."""
         self._state = State(config, store, random)
         self._registrar = Registrar(self._state)
+        self._revoker = Revoker(self._state)
         self._delivery = Delivery(self._state)
 
     @property
@@ -71,7 +73,11 @@ class HomeAgent:
         except WireError as error:
             self._state.drop(f"malformed_{error.reason}")
             return
+        if isinstance(request, revocation.RevocationAck):
+            self._revoker.receive_ack(request)
+            return
         if not isinstance(request, registration.RegistrationRequest):
+            # A Revocation too: routers deregister (RFC 3543 4.2.4), and ours may come back to us.
             self._state.drop(f"unexpected_type_{request.type}")
             return
         self._registrar.receive(time, src, sport, dst, request)
@@ -92,6 +98,7 @@ class HomeAgent:
     def handle_timer(self, now: int) -> None:
         """Remove the bindings whose lifetime is over (RFC 5944 3.8.2.2), and ends left behind."""
         time = self._state.time(now)
+        self._revoker.handle_timer(time)
         left = [b for b in self._state.bindings.values() if b.previous and b.previous_until <= time]
         for binding in left:
             binding.previous = None
@@ -182,6 +189,18 @@ class HomeAgent:
         self._state.renew_limits()
         self._state.rebuild()
 
+    def revoke(self, now: int, home_address: bytes) -> bool:
+        """End a router's registration at once and take none until `allow` (RFC 3543).
+
+        Returns whether it was registered. Raises StoreError, and then nothing was changed.
+        """
+        return self._revoker.revoke(self._state.time(now), home_address)
+
+    def allow(self, now: int, home_address: bytes) -> bool:
+        """Let a revoked router register again; False: it was not revoked. Raises StoreError."""
+        self._state.time(now)
+        return self._revoker.allow(home_address)
+
     # --- doors: out ----------------------------------------------------------------------------
 
     def poll_transmit(self) -> Transmit | None:
@@ -200,6 +219,7 @@ class HomeAgent:
         """Return when `handle_timer` has work, on the clock that `now` is read from, or None."""
         bindings = self._state.bindings.values()
         due = [b.expires for b in bindings] + [b.previous_until for b in bindings if b.previous]
+        due += self._revoker.deadlines()
         return min(due) - self._state.clock.offset if due else None
 
     # --- look-ups ------------------------------------------------------------------------------
@@ -231,4 +251,4 @@ class HomeAgent:
 
     def status(self, now: int) -> dict[str, Any]:
         """Return what the operator may see, JSON-able; keys only as fingerprints."""
-        return status(self._state, self._state.time(now))
+        return status(self._state, self._state.time(now), self._revoker.awaited)

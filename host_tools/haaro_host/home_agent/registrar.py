@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from haaro.wire import auth, extensions, ipv4, registration
 from haaro_host.home_agent import registration as rules
+from haaro_host.home_agent import revocation
 from haaro_host.home_agent.advertiser import Advertiser
-from haaro_host.home_agent.bindings import Binding
+from haaro_host.home_agent.bindings import Binding, Terms
 from haaro_host.home_agent.bucket import TokenBucket
 from haaro_host.home_agent.clock import difference, stamp
 from haaro_host.home_agent.config import RouterConfig, SecurityAssociation
@@ -72,6 +73,7 @@ class Registrar:
             return
         # Also a refused one is used up: only accepted ones need to survive a restart.
         state.identification = identification
+        state.answered_at = time
         try:
             reply = self._accept(time, src, sport, dst, request, router, association)
         except rules.Refused as refused:
@@ -175,6 +177,9 @@ class Registrar:
             if capability:
                 self._append_capability(reply, capability, nat)
             return reply
+        known = self._state.router(request.home_address)
+        if known.terms.revoked:
+            raise rules.Refused(registration.ADMINISTRATIVELY_PROHIBITED, "router_revoked")
         rules.check_care_of_address(
             request, src, self._state.config, self._state.forwarding.is_mobile
         )
@@ -196,7 +201,9 @@ class Registrar:
             implicit=grant.implicit,
             prefixes=grant.prefixes,
         )
-        self._bind(time, request, binding, router)
+        terms = revocation.agree(time, known.terms, request.find(extensions.RevocationSupport))
+        self._bind(time, request, binding, router, terms)
+        known.terms, known.spi = terms, association.spi
         code = registration.ACCEPTED
         if request.flags & registration.FLAG_S:
             # RFC 5944 3.8.2.2; without S the answer stays 0 as RFC 5177 6.6 wants.
@@ -210,6 +217,9 @@ class Registrar:
             extensions.append_udp_tunnel_reply(
                 reply, reply_code, forced, self._state.config.keepalive
             )
+        if terms.agreed:
+            # Before the advertisement, which takes what is left of the reply.
+            extensions.append_revocation_support(reply, terms.inform, terms.stamp)
         if capability:
             self._append_capability(reply, capability, nat)
             if capability.request:
@@ -239,9 +249,12 @@ class Registrar:
         request: registration.RegistrationRequest,
         binding: Binding,
         router: RouterConfig,
+        terms: Terms,
     ) -> None:
         self._write(
-            lambda: self._state.store.accept(binding.home_address, request.identification, binding)
+            lambda: self._state.store.accept(
+                binding.home_address, request.identification, binding, terms
+            )
         )
         self._state.counters["registration_accepted"] += 1
         old = self._state.bindings.get(binding.home_address)

@@ -11,6 +11,7 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,9 @@ class Shell:
             self._tun = tun.Tun(config.interface, config.address, config.mtu - OVERHEAD[UDP])
             self._tun.add_routes(tun.routes_of(config))
             server = await control.serve(
-                config.socket, {"status": self.status, "reload": self.reload, "stop": self.stop}
+                config.socket,
+                {"status": self.status, "reload": self.reload, "stop": self.stop},
+                {"revoke": self.revoke, "allow": self.allow},
             )
         except (tun.TunError, control.ControlError) as error:
             raise StartError(str(error)) from None
@@ -118,6 +121,30 @@ class Shell:
         """Answer `stop`."""
         self._stop.set()
         return {"stopping": True}
+
+    def revoke(self, router: str) -> dict[str, Any]:
+        """Answer `revoke ROUTER`: its registration ends now, and none is taken until `allow`."""
+        return self._change(router, "registered", self._agent.revoke)
+
+    def allow(self, router: str) -> dict[str, Any]:
+        """Answer `allow ROUTER`."""
+        return self._change(router, "was_revoked", self._agent.allow)
+
+    def _change(
+        self, router: str, key: str, change: Callable[[int, bytes], bool]
+    ) -> dict[str, Any]:
+        for found in self._config.routers.values():
+            if router in (found.name, text(found.home_address)):
+                break
+        else:
+            known = ", ".join(found.name for found in self._config.routers.values())
+            return {"error": f"{router}: no such router; known: {known}"}
+        try:
+            result = change(self._now(), found.home_address)
+        except StoreError as error:
+            return {"error": str(error)}
+        self._flush()
+        return {"router": found.name, key: result}
 
     def reload(self) -> dict[str, Any]:
         """Put the file's configuration in force as a whole, or keep the old one and say why."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from haaro.wire import ipv4
-from haaro_host.home_agent.bindings import Binding
+from haaro_host.home_agent.bindings import Binding, Terms
 from haaro_host.home_agent.bucket import TokenBucket
 from haaro_host.home_agent.clock import Clock, difference, stamp, unstamp
 from haaro_host.home_agent.config import Config
@@ -41,6 +41,9 @@ class RouterState:
 
     def __init__(self, config: Config) -> None:
         self.identification: int | None = None
+        self.terms = Terms()
+        self.spi: int | None = None  # of the last accepted request
+        self.answered_at: int | None = None  # the last fresh request
         self.requests = TokenBucket(config.rate, config.burst)
         self.answers = TokenBucket(_ANSWERS_A_SECOND, _ANSWERS_BURST)
 
@@ -68,6 +71,8 @@ class State:
         self._routers: dict[bytes, RouterState] = {}
         for home_address, identification in store.identifications().items():
             self.router(home_address).identification = int.from_bytes(identification, "big")
+        for home_address, terms in store.terms().items():
+            self.router(home_address).terms = terms
         self.bindings: dict[bytes, Binding] = {b.home_address: b for b in store.bindings()}
         self.forwarding = Forwarding(config)
 

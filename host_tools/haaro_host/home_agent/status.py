@@ -4,6 +4,7 @@ Keys appear as fingerprints only. Called by core.
 """
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from haaro.wire import ipv4
@@ -14,8 +15,11 @@ from haaro_host.home_agent.state import State
 SCHEMA = "haaro.ha.status/1"
 
 
-def status(state: State, time: int) -> dict[str, Any]:
-    """Return what the operator may see, JSON-able; keys only as fingerprints."""
+def status(state: State, time: int, awaited: Callable[[bytes], bool]) -> dict[str, Any]:
+    """Return what the operator may see, JSON-able; keys only as fingerprints.
+
+    `awaited`: whether the acknowledgment of a router's revocation is.
+    """
     return {
         "schema": SCHEMA,
         "address": ipv4.text(state.config.address),
@@ -23,12 +27,14 @@ def status(state: State, time: int) -> dict[str, Any]:
         "clock_offset_ms": state.clock.offset,
         "registered": len(state.bindings),
         "warnings": list(state.config.warnings),
-        "routers": [_router_status(state, time, r) for r in state.config.routers.values()],
+        "routers": [_router_status(state, time, r, awaited) for r in state.config.routers.values()],
         "counters": dict(sorted(state.counters.items())),
     }
 
 
-def _router_status(state: State, time: int, router: RouterConfig) -> dict[str, Any]:
+def _router_status(
+    state: State, time: int, router: RouterConfig, awaited: Callable[[bytes], bool]
+) -> dict[str, Any]:
     binding = state.bindings.get(router.home_address)
     return {
         "name": router.name,
@@ -40,6 +46,8 @@ def _router_status(state: State, time: int, router: RouterConfig) -> dict[str, A
             {"spi": a.spi, "algorithm": a.algorithm, "fingerprint": fingerprint(a.key)}
             for a in router.associations.values()
         ],
+        "revoked": state.router(router.home_address).terms.revoked,
+        "revocation_unacknowledged": awaited(router.home_address),
         "binding": None if binding is None else _binding_status(time, binding),
     }
 

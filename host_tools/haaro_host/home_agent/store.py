@@ -13,12 +13,21 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from haaro_host.home_agent.bindings import Binding
+from haaro_host.home_agent.bindings import Binding, Terms
 
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x48413131  # "HA11": tells our file from another program's database
 
-# Not part of the schema's version: a file without it is as good.
+# Not part of the schema's version: a file without them is as good.
+_REVOCATION = """
+CREATE TABLE IF NOT EXISTS revocation (
+  home_address BLOB PRIMARY KEY,
+  stamp INTEGER NOT NULL,               -- see bindings.Terms
+  agreed INTEGER NOT NULL,
+  inform INTEGER NOT NULL,
+  revoked INTEGER NOT NULL
+) WITHOUT ROWID
+"""
 _MACHINE = """
 CREATE TABLE IF NOT EXISTS machine (    -- at most one row
   boot TEXT PRIMARY KEY,                -- which boot of the machine
@@ -96,6 +105,7 @@ class Store:
             # Takes the exclusive lock now, so that a second home agent fails at start.
             db.execute("BEGIN IMMEDIATE")
             db.execute(_MACHINE)
+            db.execute(_REVOCATION)
             db.execute("COMMIT")
             known = db.execute("SELECT count(*) FROM router").fetchone()[0]
             self.fresh = path != ":memory:" and known == 0
@@ -147,6 +157,11 @@ class Store:
         row: tuple[str, int] | None = self._db.execute("SELECT boot, skew FROM machine").fetchone()
         return row
 
+    def terms(self) -> dict[bytes, Terms]:
+        """Return {home address: its terms of revocation}."""
+        rows = self._db.execute("SELECT * FROM revocation").fetchall()
+        return {row[0]: Terms(row[1], *(bool(value) for value in row[2:])) for row in rows}
+
     def bindings(self) -> list[Binding]:
         """Return all stored bindings, the expired ones too."""
         rows = self._db.execute(
@@ -169,17 +184,32 @@ class Store:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def accept(self, home_address: bytes, identification: bytes, binding: Binding | None) -> None:
+    def accept(
+        self,
+        home_address: bytes,
+        identification: bytes,
+        binding: Binding | None,
+        terms: Terms | None = None,
+    ) -> None:
         """Record an accepted registration: on return it is on the disk.
 
-        `binding` None: a deregistration that removed the binding. Raises StoreError, and then
-        nothing was changed.
+        `binding` None: a deregistration that removed the binding. `terms` None: as they were.
+        Raises StoreError, and then nothing was changed.
         """
         with _Transaction(self) as db:
             self._put_identification(db, home_address, identification)
             db.execute("DELETE FROM binding WHERE home_address=?", (home_address,))
             if binding is not None:
                 self._put(db, binding)
+            if terms is not None:
+                self._put_terms(db, home_address, terms)
+
+    def put_terms(self, home_address: bytes, terms: Terms) -> None:
+        """Record `terms`; a revoked router's binding goes with the same write."""
+        with _Transaction(self) as db:
+            self._put_terms(db, home_address, terms)
+            if terms.revoked:
+                db.execute("DELETE FROM binding WHERE home_address=?", (home_address,))
 
     def seen(self, home_address: bytes, identification: bytes) -> None:
         """Record an accepted Identification that leaves the binding as it is."""
@@ -205,6 +235,13 @@ class Store:
             db.executemany(
                 "DELETE FROM binding WHERE home_address=?", [(hoa,) for hoa in home_addresses]
             )
+
+    @staticmethod
+    def _put_terms(db: sqlite3.Connection, home_address: bytes, terms: Terms) -> None:
+        db.execute(
+            "INSERT OR REPLACE INTO revocation VALUES (?,?,?,?,?)",
+            (home_address, terms.stamp, terms.agreed, terms.inform, terms.revoked),
+        )
 
     @staticmethod
     def _put_identification(
