@@ -430,8 +430,11 @@ def test_second_uplink_takes_over_and_gives_back():
     lone.outside(HOME_AGENT, lone.home_reply(request), dst=COA_C2, uplink=1)
     assert lone.router.tunnels.get(0).uplink == 1
     lone.run(1000)
-    (request,) = lone.requests(lone.up())
+    assert lone.requests(lone.up()) == []  # preferred, but it must last first
+    assert lone.requests(lone.run(29_000)) == []
+    (request,) = lone.requests(lone.run(1000))
     assert request.care_of_address == COA_A
+    assert lone.router.tunnels.get(0).uplink == 1  # nothing moves before the reply
 
 
 def test_stop_deregisters_with_lifetime_zero():

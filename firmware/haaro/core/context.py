@@ -5,19 +5,9 @@ from haaro.core.counters import Counters
 from haaro.core.deadlines import Deadlines
 from haaro.core.events import Queues, Transmit
 from haaro.core.settings import Settings
+from haaro.core.uplink_policy import Uplink
 from haaro.wire import ipv4
 from haaro.wire.message import MIP_PORT
-
-
-class Uplink:
-    """One way out: its care-of address and whether it is up."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.up = False
-        self.address = b""
-        self.gateway: bytes | None = None
-        self.mtu = 1500
 
 
 class Arrival:
@@ -49,15 +39,34 @@ class Context:
         self.deadlines = Deadlines()
         self.queues = Queues(self.counters)
         self.uplinks: dict[int, Uplink] = {}
+        self.current = -1  # index of the uplink that the home agent accepted last
+        self.chosen = -1  # and of the one that the policy wants
         self.stopping = False
 
-    def uplink(self) -> Uplink | None:
-        """Return the uplink to use, the lowest index that is up; None when all are down."""
-        best = None
-        for uplink in self.uplinks.values():
-            if uplink.up and (best is None or uplink.index < best.index):
-                best = uplink
-        return best
+    def uplink(self, record=None) -> Uplink | None:
+        """Return the uplink in use with the home agent, or toward one CR; None when all are down.
+
+        RFC 6521 3.3: a CR may have a care-of address of its own: what was found to work, else what
+        the operator says of it, else that of the home agent.
+        """
+        if record is not None:
+            static = self.settings.peer_uplinks.get(record.cr_hoa, -1)
+            for index in (record.uplink, static):
+                link = self.uplinks.get(index)
+                if link is not None and link.up and not link.drained:
+                    return link
+        for index in (self.current, self.chosen):
+            link = self.uplinks.get(index)
+            if link is not None and link.up:
+                return link
+        return None
+
+    def uplink_of(self, care_of_address: bytes) -> Uplink | None:
+        """Return the uplink that is up with this care-of address, None if there is none."""
+        for link in self.uplinks.values():
+            if link.up and link.address == care_of_address:
+                return link
+        return None
 
     def send_outside(self, uplink: int, dst: bytes, dport: int, payload: bytes) -> None:
         """Send a message from the care-of address of `uplink`, outside every tunnel."""

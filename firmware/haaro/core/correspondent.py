@@ -232,7 +232,7 @@ class Correspondent:
         message = claim.message
         hoa = message.home_address
         record = self._cache.get(hoa)
-        uplink = self._ctx.uplink()
+        uplink = self._ctx.uplink(record)
         if uplink is None or not self._remember(now, claim):
             return
         cap = self._ctx.settings.static_lifetime if claim.static else _MAX_RR_BINDING_LIFETIME
@@ -279,7 +279,8 @@ class Correspondent:
         return self._tunnels.open_direct(now, hoa, uplink, source, 434) is not None
 
     def _care_of_addresses(self, uplink) -> list[bytes]:
-        others = [u.address for u in self._ctx.uplinks.values() if u.up and u is not uplink]
+        links = self._ctx.uplinks.values()
+        others = [u.address for u in links if u.up and not u.drained and u is not uplink]
         return ([uplink.address] + others)[:4]
 
     def _deregister(self, now: int, claim: Claim) -> None:

@@ -11,7 +11,9 @@ is up and the CR's own registration with us is there, or two keepalive periods w
 from haaro.compat import const
 from haaro.core import peer_request
 from haaro.core.peer_state import PeerRegistration
+from haaro.core.peer_uplinks import TIMERS, PeerUplinks
 from haaro.core.registration import backoff_ms
+from haaro.core.return_routability import UNREACHED_FROM_UPLINK
 from haaro.wire import auth, extensions, ipv4
 from haaro.wire import registration as wire
 from haaro.wire.message import MIP_PORT
@@ -25,7 +27,6 @@ _UNANSWERED_TRIES = const(3)
 _SILENT_GAP_MS = const(10000)  # between registrations because a path is silent
 _GRACE_MS = const(3000)  # RFC 6521 3.3.6: for packets in flight
 _M32 = 0xFFFFFFFF
-_TIMERS = ("request", "retry", "renew", "mr_expire", "mutual", "silent")
 
 
 class PeerRegistrations:
@@ -37,11 +38,12 @@ class PeerRegistrations:
         self._tunnels = tunnels
         self._rr = rr
         self._home = registration
+        self.uplinks = PeerUplinks(ctx, cache, tunnels, rr)
 
     def want(self, now: int, record) -> None:
         """Start optimising toward `record`, unless it is under way, done, or has to wait."""
         ctx = self._ctx
-        uplink = ctx.uplink()
+        uplink = ctx.uplink(record)
         if (
             ctx.stopping
             or uplink is None
@@ -74,7 +76,7 @@ class PeerRegistrations:
         """Return routability ended; with tokens the request goes out at once."""
         if ok:
             self._send(now, record)
-        else:
+        elif record.obstacle != UNREACHED_FROM_UPLINK or not self.uplinks.try_next(now, record):
             self._retry_later(now, record)
 
     def _retry_later(self, now: int, record) -> None:
@@ -87,7 +89,7 @@ class PeerRegistrations:
         self._ctx.deadlines.set("retry", state.retry_at, record.cr_hoa)
 
     def handle_timer(self, now: int, kind: str, record) -> None:
-        """A timer of this record is due: request, retry, renew, mr_expire, mutual or grace."""
+        """A timer of this record is due: one of TIMERS, or grace."""
         state = record.registration
         if kind == "grace":
             self._tunnels.close_peer(record.cr_hoa)
@@ -115,6 +117,8 @@ class PeerRegistrations:
             tunnel = self._tunnels.of_peer(record.cr_hoa)
             if tunnel is not None and not tunnel.up:
                 self.path_silent(now, record.cr_hoa)
+        elif kind == "pairs":
+            self.uplinks.pairs_timer(now, record)
 
     def _request_timer(self, now: int, record, state) -> None:
         if state.pending is None:
@@ -126,6 +130,8 @@ class PeerRegistrations:
             record.obstacle = "the peer does not answer our Registration Request"
             self._ctx.counters.bump("peer_registration_unanswered")
             self._ctx.queues.routes()
+            if self.uplinks.try_next(now, record):
+                return
         if state.registered or record.binding is not None or now < record.wanted_until:
             self._send(now, record)
         else:
@@ -133,7 +139,8 @@ class PeerRegistrations:
             state.attempts = 0
 
     def _renew(self, now: int, record) -> None:
-        uplink = self._ctx.uplink()
+        self.uplinks.usual_again(now, record)
+        uplink = self._ctx.uplink(record)
         tunnel = self._tunnels.of_peer(record.cr_hoa)
         idle_ms = self._ctx.settings.peer_idle_ms
         if idle_ms and tunnel is not None and now - tunnel.traffic_at > idle_ms:
@@ -159,7 +166,7 @@ class PeerRegistrations:
 
     def _send(self, now: int, record) -> None:
         state = record.registration
-        uplink = self._ctx.uplink()
+        uplink = self._ctx.uplink(record)
         if uplink is None:
             self._retry_later(now, record)
             return
@@ -268,7 +275,7 @@ class PeerRegistrations:
 
     def _activate(self, now: int, record) -> None:
         state = record.registration
-        uplink = self._ctx.uplink()
+        uplink = self._ctx.uplink_of(state.coa)
         if uplink is None:
             return
         first = not state.registered
@@ -294,6 +301,7 @@ class PeerRegistrations:
             return
         tunnel.others = [coa for coa in record.cr_coas if coa != tunnel.remote]
         if not tunnel.up:
+            self.uplinks.expect(now, record, tunnel)
             self._tunnels.probe(now, tunnel)
         if record.binding is not None:
             state.routes_allowed = True
@@ -324,7 +332,7 @@ class PeerRegistrations:
     def forget(self, now: int, record) -> None:
         """Our registration is over: without the peer's own, the tunnel goes too."""
         self._rr.abort(record)
-        for kind in _TIMERS:
+        for kind in TIMERS:
             self._ctx.deadlines.clear(kind, record.cr_hoa)
         state = record.registration
         if state is not None:
@@ -337,7 +345,7 @@ class PeerRegistrations:
 
     def deregister(self, now: int, record) -> None:
         """Give the direct path up: Lifetime 0 to the CR's home address (RFC 6521 3.3.6)."""
-        uplink = self._ctx.uplink()
+        uplink = self._ctx.uplink(record)
         state = record.registration
         if state is not None and state.registered and uplink is not None:
             message = peer_request.deregistration(self._ctx, now, record, uplink)
@@ -353,7 +361,10 @@ class PeerRegistrations:
         """
         record = self._cache.get(peer)
         state = record.registration if record is not None else None
-        uplink = self._ctx.uplink()
+        tunnel = self._tunnels.of_peer(peer)
+        if state is not None and tunnel is not None:
+            self.uplinks.path_silent(now, record, tunnel)
+        uplink = self._ctx.uplink(record)
         if not self._home.nat or uplink is None or state is None or not state.registered:
             return
         if now < state.sent_at + _SILENT_GAP_MS:
@@ -361,31 +372,6 @@ class PeerRegistrations:
         else:
             record.care_of_keygen_tokens.pop(uplink.address, None)
             self._rr.abort(record)
-            self._rr.start(now, record, uplink, _TOKEN_MARGIN_MS)
-
-    def care_of_changed(self, now: int) -> None:
-        """Our care-of address changed and the home agent knows: renew every direct path (RFC 6521
-        3.3.6).
-
-        The home keygen token is reused while fresh, so that only a CoTI is needed: partial return
-        routability.
-        """
-        uplink = self._ctx.uplink()
-        for record in self._cache.all():
-            state = record.registration
-            tunnel = self._tunnels.of_peer(record.cr_hoa)
-            if uplink is None or state is None or (tunnel is None and state.pending is None):
-                continue
-            if tunnel is not None:
-                self._tunnels.open_direct(
-                    now, record.cr_hoa, uplink, tunnel.remote, tunnel.remote_port
-                )
-            self._rr.abort(record)
-            state.pending = None
-            state.registered = state.pre_accepted = False
-            state.attempts = state.failures = state.retry_at = 0
-            for kind in _TIMERS:
-                self._ctx.deadlines.clear(kind, record.cr_hoa)
             self._rr.start(now, record, uplink, _TOKEN_MARGIN_MS)
 
 

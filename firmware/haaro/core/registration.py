@@ -6,6 +6,7 @@ acceptance by `on_accepted`.
 """
 
 from haaro.compat import const
+from haaro.core.uplink_trial import UplinkTrial
 from haaro.wire import auth, extensions, ipv4
 from haaro.wire import registration as wire
 from haaro.wire.message import MIP_PORT
@@ -55,6 +56,7 @@ class HomeRegistration:
         self._mismatches = 0  # replies with code 133 in a row
         self._use_other = False  # sign with settings.other_association
         self._solicit: bytes | None = None
+        self._trial = UplinkTrial(ctx)
         self.registered = False
         self.stopped = False
         self.coa = b""
@@ -75,6 +77,28 @@ class HomeRegistration:
         """The tunnel's keepalives go unanswered: register again, which also opens a NAT anew."""
         if self._pending is None:
             self._ctx.counters.bump("home_agent_silent")
+            self._trial.doubt(now, 1)
+            self.refresh(now)
+
+    def suspect(self, now: int, tunnel) -> None:
+        """A tunnel may be dead, unseen: register again by its uplink. An answer shows that it
+        works, and opens a NAT anew; without one the next uplink is tried.
+        """
+        if self._trial.doubted(now, tunnel) and self._pending is None:
+            self.refresh(now)
+
+    def consider(self, now: int, fresh: bool = False) -> None:
+        """Let the policy choose the uplink, and register by it if that is another one.
+
+        A request under way is waited for, unless `fresh` says that a link or the operator's wish
+        has changed.
+        """
+        link = self._trial.choose(now)
+        if link is None or self._ctx.stopping or (self._pending is not None and not fresh):
+            return
+        home = self._tunnels.get(0)
+        here = home is not None and home.up and home.local == link.address
+        if link.address != self._trial.address and not (here and self.registered):
             self.refresh(now)
 
     def solicit(self, now: int, hoa: bytes) -> None:
@@ -82,9 +106,11 @@ class HomeRegistration:
         self._solicit = hoa
         self._schedule(now)
 
-    def lost_uplink(self) -> None:
-        """The care-of address is gone: a reply to it cannot come."""
-        self._pending = None
+    def lost_uplink(self, uplink) -> None:
+        """The care-of address of `uplink` is gone: a reply to it cannot come."""
+        self._trial.lost(uplink)
+        if self._pending is not None and self._pending.uplink == uplink.index:
+            self._pending = None
 
     def stop(self, now: int) -> None:
         """Deregister: Lifetime 0, tried a few times."""
@@ -105,6 +131,8 @@ class HomeRegistration:
         elif self._ctx.stopping and self._attempts >= _STOP_TRIES:
             self._finish_stop()
         else:
+            if self._pending is not None:
+                self._trial.unanswered(now, self._pending.uplink, self._attempts)
             self._send(now)
 
     def _finish_stop(self) -> None:
@@ -116,6 +144,7 @@ class HomeRegistration:
 
     def _lose(self, now: int, text: str) -> None:
         self.registered = False
+        self._ctx.current = -1
         self._ctx.deadlines.clear("expire")
         self._tunnels.close(0)
         self._ctx.warn(text)
@@ -130,7 +159,7 @@ class HomeRegistration:
 
     def _send(self, now: int) -> None:
         settings = self._ctx.settings
-        uplink = self._ctx.uplink()
+        uplink = self._trial.target(now)
         if uplink is None:
             return
         if self._attempts == 0:
@@ -163,6 +192,7 @@ class HomeRegistration:
             self._append_extensions(message, number >> 32)
         spi, algorithm, key = self._association()
         auth.append_mobile_home(message, spi, algorithm, key)
+        self._tunnels.expect_home(now, uplink)
         self._tunnels.expect_home(now, uplink)
         self._ctx.send_outside(uplink.index, settings.home_agent, MIP_PORT, message)
 
@@ -203,6 +233,7 @@ class HomeRegistration:
         else:
             self._pending = None
             self._mismatches = 0
+            self._trial.denied(now, pending.uplink)
             self._ctx.counters.bump("registration_denied")
             if message.code == wire.FAILED_AUTHENTICATION:
                 self._use_other = not self._use_other
@@ -258,6 +289,7 @@ class HomeRegistration:
             self._ctx.warn("home agent accepted without a usable lifetime or UDP tunnel")
             return
         self._ctx.clock.synchronised = True
+        self._trial.accepted(now, uplink, now - pending.sent_at)
         moved = self.coa != pending.coa or not self.registered
         if not self.registered:
             self._ctx.log(f"registered with home agent {ipv4.text(settings.home_agent)}")
@@ -281,6 +313,7 @@ class HomeRegistration:
         self._take_optimisation(message, pending.solicited)
         self._ctx.queues.routes()
         self._on_accepted(now, pending.solicited, moved)
+        self.consider(now)
 
     def _take_networks(self, message) -> None:
         settings = self._ctx.settings

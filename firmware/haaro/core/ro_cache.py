@@ -58,6 +58,10 @@ class Record:
         self.registration: PeerRegistration | None = None
         self.binding: Binding | None = None
         self.wanted_until = 0
+        self.uplink = -1  # which one works toward this CR, where the usual one does not
+        self.uplink_at = 0  # when that was found
+        self.tried: list[int] = []  # uplinks by which no direct path came up
+        self.round_at = 0  # when all of them may be tried again
         self.unanswered = False  # a Registration Request went unanswered, RFC 6521 3.3.6
         self.obstacle = ""  # the last thing that kept the path from being direct
 

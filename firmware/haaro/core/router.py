@@ -166,6 +166,9 @@ class Router:
 
     def tunnel_traffic(self, now: int, tunnel_id: int, rx_packets: int, tx_packets: int) -> None:
         """Take the data plane's cumulative counters of one tunnel."""
+        tunnel = self.tunnels.get(tunnel_id)
+        if tunnel is not None and rx_packets != tunnel.rx:
+            self._ctx.uplinks[tunnel.uplink].heard(now)
         self.tunnels.traffic(now, tunnel_id, rx_packets, tx_packets)
 
     def uplink_changed(
@@ -179,25 +182,37 @@ class Router:
     ) -> None:
         """Uplink `index` went up with `address`, or down; called again when its address changes."""
         ctx = self._ctx
-        link = ctx.uplinks.get(index)
-        if link is None:
-            link = ctx.uplinks[index] = Uplink(index)
+        link = self._uplink(index)
         up = up and bool(address)
-        if link.up and (not up or address != link.address):
+        lost = link.up and (not up or address != link.address)
+        if lost:
             self.tunnels.lost_uplink(now, index)
-            self.registration.lost_uplink()
+            self.registration.lost_uplink(link)
+        if up and (lost or not link.up):
+            link.came_up(now)
         link.up = up
         link.gateway = gateway
         link.mtu = mtu
         if up and address:
             link.address = address
         self.tunnels.mtu_changed(link)
-        best = ctx.uplink()
-        home = self.tunnels.get(0)
-        if best is not None and not ctx.stopping:
-            here = home is not None and home.up and home.local == best.address
-            if not here or not self.registration.registered:
-                self.registration.refresh(now)
+        self.registration.consider(now, True)
+        if lost and not ctx.stopping:
+            self._peers.uplinks.uplink_lost(now, index)
+
+    def drain(self, now: int, index: int, undo: bool = False) -> None:
+        """The operator wants uplink `index` left, without loss, before it is unplugged; with `undo`
+        no more.
+        """
+        link = self._uplink(index)
+        if link.drained != undo or self._ctx.stopping:
+            return
+        link.drained = not undo
+        link.steady_since = now
+        self._ctx.log(f"uplink {link.name} is {'given back' if undo else 'drained'}")
+        self.registration.consider(now, True)
+        if not undo:
+            self._peers.uplinks.uplink_lost(now, index)
 
     def handle_timer(self, now: int) -> None:
         """Do what is due at `now`."""
@@ -214,6 +229,8 @@ class Router:
             self.tunnels.end_grace(peer)
         elif kind in ("register", "expire"):
             self.registration.handle_timer(now, kind)
+        elif kind == "uplink":
+            self.registration.consider(now)
         elif kind == "solicit":
             self._correspondent.solicit_timer(now)
         else:
@@ -265,6 +282,13 @@ class Router:
 
     # Inside
 
+    def _uplink(self, index: int) -> Uplink:
+        ctx = self._ctx
+        if index not in ctx.uplinks:
+            known = ctx.settings.uplinks
+            ctx.uplinks[index] = Uplink(index, known[index] if index < len(known) else {})
+        return ctx.uplinks[index]
+
     def _dispatch(self, now: int, arrival: Arrival, data: bytes) -> None:
         try:
             message = wire.parse(bytes(data))
@@ -315,6 +339,9 @@ class Router:
         if tunnel.direct:
             state = "up" if tunnel.up else "silent; traffic goes by the home agent"
             self._ctx.log(f"direct path to {ipv4.text(tunnel.peer)} is {state}")
+            record = self.cache.get(tunnel.peer)
+            if tunnel.up and record is not None:
+                self._peers.uplinks.path_up(record)
 
     def _tunnel_silent(self, now: int, tunnel: Tunnel) -> None:
         if tunnel.direct:
@@ -324,7 +351,7 @@ class Router:
 
     def _home_accepted(self, now: int, solicited: bytes | None, moved: bool) -> None:
         if moved:
-            self._peers.care_of_changed(now)
+            self._peers.uplinks.care_of_changed(now)
         self._correspondent.home_accepted(now, solicited)
 
     def _revoked(self, now: int) -> None:

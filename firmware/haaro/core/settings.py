@@ -37,6 +37,12 @@ class Settings:
         self.peer_idle_ms = (
             600000  # a direct tunnel without user traffic is given up after this long; 0 = never
         )
+        self.uplinks: list[dict] = []  # as in router.json: name, priority, cost, metered, budget
+        self.peer_uplinks: dict[bytes, int] = {}  # by home address: which uplink reaches it
+        self.return_ms = 30000  # a better uplink must be without trouble for so long
+        self.hold_down_ms = 10000  # after a failure; doubles with each
+        self.loss_percent = 50  # of what goes to the home agent and back
+        self.latency_ms = 1500
 
     def association(self, spi: int) -> tuple[int, str, bytes] | None:
         """Return (spi, algorithm, key) of the home agent's association `spi`, None if unknown."""

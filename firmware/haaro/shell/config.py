@@ -68,6 +68,7 @@ def load(path: str) -> tuple:
         raise ConfigError(
             path, "home_address", ipv4.text(top["home_address"]), "must differ from home_agent"
         )
+    policy = _take(path, "policy.", top["policy"], _POLICY)
     secrets_path = _beside(path, top["secrets"])
     associations, static_krm = _secrets(secrets_path)
     settings = Settings()
@@ -88,12 +89,34 @@ def load(path: str) -> tuple:
     settings.direct_keepalive_ms = keepalive["direct_ms"]
     settings.keepalive_misses = keepalive["misses"]
     settings.static_krm = static_krm
+    settings.uplinks = uplinks
+    settings.return_ms = policy["return_s"] * 1000
+    settings.hold_down_ms = policy["hold_down_s"] * 1000
+    settings.loss_percent = policy["loss_percent"]
+    settings.latency_ms = policy["latency_ms"]
+    settings.peer_uplinks = _peer_uplinks(path, policy["peer_uplinks"], uplinks)
     return settings, {
         "uplinks": uplinks,
         "tunnel_interface": top["tunnel_interface"],
         "socket": top["socket"],
         "log": top["log"],
     }
+
+
+def _peer_uplinks(path: str, table: object, uplinks: list) -> dict:
+    """Return {home address: index of the uplink} from {"192.0.2.131": "lte"}."""
+    where = "policy.peer_uplinks"
+    if not isinstance(table, dict):
+        raise ConfigError(path, where, _shown(table), 'must be like {"192.0.2.131": "lte"}')
+    names = [uplink["name"] for uplink in uplinks]
+    found = {}
+    for peer, name in table.items():
+        address = _check(path, where, peer, _address, _shown)
+        if name not in names:
+            allowed = "must be the name of an uplink: " + ", ".join(names)
+            raise ConfigError(path, "%s.%s" % (where, peer), _shown(name), allowed)
+        found[address] = names.index(name)
+    return found
 
 
 def unload() -> None:
@@ -283,12 +306,25 @@ _ROUTER = {
     "secrets": (_text(255), "router.secrets.json"),
     "route_optimization": (_any, {}),
     "keepalive": (_any, {}),
+    "policy": (_any, {}),
     "log": (_choice("info", "warning"), "info"),
 }
 _UPLINK = {
     "name": (_text(16), _REQUIRED),
     "driver": (_choice("linux_netdev"), _REQUIRED),
     "interface": (_text(15), _REQUIRED),
+    # None: the place in the list.
+    "priority": (_number(0, 255), None),
+    "cost": (_number(0, 1000000), 0),
+    "metered": (_BOOL, False),
+    "budget_kb_hour": (_number(50, 1000000), 200),
+}
+_POLICY = {
+    "return_s": (_number(1, 3600), 30),
+    "hold_down_s": (_number(1, 300), 10),
+    "loss_percent": (_number(5, 100), 50),
+    "latency_ms": (_number(50, 60000), 1500),
+    "peer_uplinks": (_any, {}),
 }
 _OPTIMIZATION = {
     "enabled": (_BOOL, True),
