@@ -94,24 +94,30 @@ class Rig:
 
     def __init__(self, ttl_step=0):
         self.sinks = {}
+        self.controls = []
         self.lan_inlet = Inlet(LAN_RECORD, 14)
         self.uplink_inlet = Inlet(UPLINK_RECORD, 32)
         self.lan = Lan(self.lan_inlet.pair)
         self.lan.ttl_step = ttl_step
         self.plane = UserspacePlane(POOLS, self, HOME, NETWORKS)
+        self.plane.control = self.control
         self.plane.attach_lan(self.lan)
         self.plane.open_uplink(0, "wan", LOCAL, 1500)
         self.wanted_remote = None
 
     # The platform's factory of sockets.
 
-    def tunnel_pairs(self, interface, local):
+    def tunnel_pairs(self, interface, local, home_address):
         return [self.uplink_inlet.pair]
 
     def tunnel(self, interface, local, remote, port):
         writer, reader = datagram_pair()
         self.sinks[(remote, port)] = reader
         return writer
+
+    def control(self, uplink, remote, port, data):
+        self.controls.append((uplink, remote, port, data))
+        return True
 
     # What a test does.
 

@@ -82,7 +82,7 @@ def test_what_the_core_sends_or_is_given_is_no_traffic():
     rig.from_tunnel(ipv4.build_icmp_echo(address("192.0.2.131"), HOME, True, 1, 2, b"token"), PEER)
     rig.turn()
     assert rig.plane.send(1, ipv4.build_icmp_echo(HOME, PEER, False, 1, 2, b"token"))
-    assert rig.plane.next_control() is not None and len(rig.to_tunnels()) == 1
+    assert rig.plane.next_control() is not None and len(rig.controls) == 1
     assert (rig.plane.user_rx(1), rig.plane.user_tx(1)) == (0, 0)
 
 
@@ -374,11 +374,12 @@ def test_an_uplink_that_is_opened_again_with_its_address_keeps_its_tunnels():
     assert len(rig.to_lan()) == len(rig.to_tunnels()) == 1
 
 
-def test_sending_for_the_control_plane():
+def test_what_the_control_plane_sends_does_not_queue_behind_data():
     rig = registered()
     packet = ipv4.build_icmp_echo(HOME, AGENT, False, 1, 1, b"")
     assert rig.plane.send(0, packet)
-    assert rig.to_tunnels() == [(AGENT, b"\x04\x04\x00\x00" + packet)]
+    assert rig.controls == [(0, AGENT, 434, b"\x04\x04\x00\x00" + packet)]
+    assert rig.to_tunnels() == []
     assert not rig.plane.send(7, packet)
     assert rig.plane.own_loss()["send_errors"] == 1
 
@@ -454,3 +455,27 @@ def test_the_other_end_may_be_the_home_agent_by_another_uplink_and_goes_with_it(
     plane.open_uplink(1, "lte", address("198.51.100.99"), 1500)
     assert arrives(first) and not arrives(second)
     assert plane.counters()["in_home_agent_port"] == 1
+
+
+def test_a_control_packet_of_another_socket_meets_the_same_checks():
+    """The kernel's filter gives them a queue of their own; who may send what stays the same."""
+    rig = registered()
+    plane = rig.plane
+    peer = address("192.0.2.131")
+    echo = ipv4.build_icmp_echo(peer, HOME, False, 1, 2, b"token")
+    ping = ipv4.build_icmp_echo(address(AGENT_HOST), HOME, False, 1, 2, b"ping")
+    for packet, source, port in (
+        (echo, PEER, 434),
+        (echo, PEER, 40000),
+        (ping, AGENT, 434),
+        (ping, PEER, 434),
+        (bytes(20), PEER, 434),
+    ):
+        plane.take(0, outer(packet, source, port))
+    assert plane.next_control() == (1, echo, PEER, 434, 0) and plane.next_control() is None
+    assert plane.next_stray() == (0, PEER, 40000, LOCAL, b"\x04\x04\x00\x00" + echo)
+    assert rig.to_lan() == [ETHERNET + ping]
+    counters = plane.counters()
+    assert counters["in_unconfirmed_source"] == counters["in_bad_header"] == 1
+    loss = plane.own_loss()
+    assert loss["received"] == loss["handled"] == 5

@@ -71,6 +71,11 @@ class Net:
         """Run a Python program inside; return what it prints."""
         return run(*self.inside(name, sys.executable, "-c", program, *arguments))
 
+    def waiting(self, name: str) -> int:
+        """Return how many packets wait to leave by the WAN of `name`."""
+        shown = run("tc", "-n", self.names[name], "-s", "qdisc", "show", "dev", "wan", "root")
+        return int(shown.split("backlog")[1].split()[1].rstrip("p"))
+
     def remove(self) -> None:
         for name in self.names.values():
             run("ip", "netns", "del", name, check=False)

@@ -4,7 +4,8 @@
                                "tunnels": [[id, uplink, local, remote, port, mtu, peer, also], ...],
                                "routes": [[prefix, tunnel, hint], ...], "sources": [...]}'
 
-Prints one JSON line when it is ready and one per word on stdin: `status`, `stop`. With
+Prints one JSON line when it is ready and one per word on stdin: `status`, `stop`, and `echo`, which
+sends one through tunnel 0 as the control plane does. With
 "pause": "connect" it also prints one, and waits for a line, between bind and connect of a tunnel.
 """
 
@@ -19,7 +20,7 @@ pools = make_pools()
 
 from haaro.platform import linux_sockets  # noqa: E402
 from haaro.platform.linux import LinuxMachine  # noqa: E402
-from haaro.wire.ipv4 import address, prefix, text  # noqa: E402
+from haaro.wire.ipv4 import address, build_icmp_echo, prefix, text  # noqa: E402
 
 
 class Settings:
@@ -122,14 +123,21 @@ def main():
                     machine.stop()
                     print(json.dumps({"stopped": True}))
                     return
+                if word == "echo":
+                    peer = address(config["tunnels"][0][6])
+                    packet = build_icmp_echo(settings.home_address, peer, False, 1, 2, b"", 0xC0)
+                    print(json.dumps({"sent": machine.plane.send(0, packet)}))
+                    continue
                 print(json.dumps(status(machine, control, stray, signalling)))
                 control, stray, signalling = [], [], []
             elif machine.plane.handle(obj, event):
                 pass
             elif not machine.uplink_event(obj):
                 got = machine.signalling.receive(obj)
-                while got:
-                    signalling.append([got[0], text(got[1]), got[2], text(got[3]), got[5].hex()])
+                while got is not None:
+                    if got:
+                        row = [got[0], text(got[1]), got[2], text(got[3]), got[5].hex()]
+                        signalling.append(row)
                     got = machine.signalling.receive(obj)
         plane = machine.plane
         item = plane.next_control()

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from haaro.wire import ipv4
 from haaro.wire.ipv4 import address
 from tests.shell.namespaces import (
     HOME_1,
+    HOME_2,
     MICROPYTHON,
     ROOT,
     Net,
@@ -198,6 +200,94 @@ def test_a_full_receive_queue_costs_what_it_dropped_and_heals(net):
         assert after["own_loss"]["received"] == loss["received"] + 200
         for name in ("cut", "socket_drops", "unrecorded"):
             assert after["own_loss"][name] == loss[name]
+
+
+def test_a_keepalive_is_received_however_full_the_queue_of_data_is(net):
+    """F15 of the threats: what a tunnel carries for ourselves has a queue of its own."""
+    echo = HEADER + ipv4.build_icmp_echo(address(HOME_2), address(HOME_1), False, 1, 2, b"token")
+    signalling = HEADER + ipv4.build_udp(address(HOME_2), address(HOME_1), 434, 434, b"\x18\x00")
+    ping = HEADER + ipv4.build_icmp_echo(address("10.2.0.10"), address(HOME_1), False, 1, 2, b"")
+    options = bytearray(32 + 24)
+    ipv4.build_ipv4_into(options, 0, 1, address(HOME_2), address(HOME_1), 36)
+    options[0] = 0x46  # one word of options, then the ICMP header
+    options[20:24], options[24] = b"\1\1\1\1", 8
+    options[10:12] = b"\0\0"
+    options[10:12] = ipv4.checksum(options, 0, 24).to_bytes(2, "big")
+    control = [echo, signalling, HEADER + bytes(options)]
+    # One CPU's queue for all, or what comes by the other one finds room.
+    with nodes(net, ("r1", config(1, cpus=1))) as (one,):
+        one.process.send_signal(signal.SIGSTOP)
+        try:
+            send(net, [HEADER + udp(1468)] * 4, times=6000)
+            send(net, [*control, ping])
+            send(net, [echo], source="10.99.0.2", port=999)
+        finally:
+            one.process.send_signal(signal.SIGCONT)
+        status = one.until(lambda status: status["own_loss"]["socket_drops"] > 0)
+        lengths = [len(data) - len(HEADER) for data in control]
+        assert [row[3] for row in status["control"]] == lengths
+        # An echo of another end of the home agent's address is refused, as it would be in data.
+        assert status["counters"]["in_home_agent_port"] == 1
+        assert status["stray"] == [] and status["signalling"] == []
+
+
+SNIFF = """
+import socket, sys, time
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x800))
+s.bind(("wan", 0)); s.settimeout(5)
+s.setsockopt(socket.SOL_SOCKET, 33, 1 << 25)
+print("ready", flush=True)
+seen = waited = 0
+while waited < 5:
+    packet = s.recv(2048)
+    outer, inner = packet[14:34], packet[46:]
+    if inner[:1] != b"\x45" or inner[9] not in (1, 17):
+        continue
+    if inner[9] == 17:
+        assert outer[1] == inner[1] == 0, packet.hex()
+        seen += 1
+    else:
+        assert outer[1] == inner[1] == 0xC0, packet.hex()
+        print("echo", seen, flush=True)
+        waited += 1
+"""
+
+
+def test_a_keepalive_leaves_marked_and_before_the_data_that_waits(net):
+    """F15 of the threats: CS6, and the first band of the interface's queue."""
+    config_1 = config(1)
+    with nodes(net, ("r1", config_1)) as (one,):
+        run("tc", "-n", net.names["r1"], "qdisc", "add", "dev", "wan", "root", "handle", "1:",
+            "tbf", "rate", "4mbit", "burst", "4kb", "limit", "4mb")  # fmt: skip
+        queue = ["qdisc", "add", "dev", "wan", "parent", "1:1", "handle", "2:", "pfifo_fast"]
+        run("tc", "-n", net.names["r1"], *queue)
+        sniffer = subprocess.Popen(
+            net.inside("r2", sys.executable, "-c", SNIFF), stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert sniffer.stdout.readline() == "ready\n"
+            flood = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(("10.2.0.10", 9))
+for i in range(600):
+    s.send(bytes(1400))
+"""
+            net.python("h1", flood)
+            one.until(lambda status: status["counters"]["out_forwarded"] == 600)
+            waiting = net.waiting("r1")
+            assert waiting > 300, waiting
+            passed = []
+            for _ in range(5):
+                assert one.ask("echo") == {"sent": True}
+                word, seen = sniffer.stdout.readline().split()
+                assert word == "echo"
+                passed.append(int(seen))
+            assert passed[0] < 600 - waiting + 50 and passed[-1] < 600, (waiting, passed)
+            assert sniffer.wait(10) == 0
+            assert one.ask("status")["own_loss"]["send_errors"] == 0
+        finally:
+            sniffer.kill()
+            sniffer.wait()
 
 
 def iperf(net: Net, seconds: int) -> float:

@@ -9,6 +9,10 @@ from haaro.dataplane.base import MAX_TUNNELS
 from haaro.dataplane.forwarder import Forwarder, Port
 
 
+def _no_control(uplink, remote, port, data):
+    return False
+
+
 class UserspacePlane(Forwarder):
     """One data plane. `sockets` is the platform's factory (platform/linux_sockets.py).
 
@@ -25,6 +29,8 @@ class UserspacePlane(Forwarder):
         self._others: dict = {}  # tunnel: (uplink, remote, port)
         self._poll = None
         self._lan = None
+        # (uplink, remote, port, datagram) -> bool: sends control packets, ahead of data.
+        self.control = _no_control
         self._built = table.Builder(built)
         self._aside = table.Builder(aside)
         self.swap([], [])
@@ -58,7 +64,7 @@ class UserspacePlane(Forwarder):
         if self._uplinks.get(index) == (interface, address):
             return
         self.close_uplink(index)
-        pairs = self._sockets.tunnel_pairs(interface, address)
+        pairs = self._sockets.tunnel_pairs(interface, address, self._home_address)
         self._uplinks[index] = (interface, address)
         for pair in pairs:
             self._add_port(pair, index)
@@ -176,16 +182,21 @@ class UserspacePlane(Forwarder):
 
     def send(self, tunnel: int, packet: bytes) -> bool:
         """Send one inner packet of the control plane; False if that could not be done."""
-        data = b"\x04\x04\x00\x00" + packet
-        for _ in range(2):
-            try:
-                if self._send[tunnel] and self._send[tunnel].write(data):
-                    return True
-                break
-            except OSError:
-                pass  # as in Forwarder._transmit
+        end = self._keys[tunnel]
+        if end and self.control(end[0], end[2], end[3], b"\x04\x04\x00\x00" + packet):
+            return True
         self._send_errors += 1
         return False
+
+    def take(self, uplink: int, packet: bytes) -> None:
+        """Handle one datagram, from its outer IPv4 header on, that came by another socket.
+
+        It is a well-formed tunnel packet (platform/bpf.py).
+        """
+        self._batch[: len(packet)] = packet
+        self._received += 1
+        self._handled += 1
+        self._in(0, 1, uplink)
 
     def next_control(self) -> tuple | None:
         """Return (tunnel, packet, outer source, its port, uplink) of the next diverted packet."""

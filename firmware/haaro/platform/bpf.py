@@ -2,8 +2,10 @@
 
 Owns what "a well-formed tunnel packet" is: IPv4 without options, UDP to port 434, type 4, next
 header 4 (RFC 3519 3.3), and one whole IPv4 packet inside that is as long as the datagram says.
-Only such packets reach the data plane, so a batch of them frames itself; everything else on
-port 434 is signalling. A load past the packet's end ends a program with 0: drop.
+Only such packets reach the data plane's ports, so a batch of them frames itself; everything else on
+port 434 is signalling. So is what a tunnel carries for ourselves, echoes and signalling to the home
+address: in a queue of its own no flood of data drops it or delays it. A load past the packet's end
+ends a program with 0: drop.
 """
 
 import struct
@@ -16,6 +18,7 @@ _SO_ATTACH_FILTER = const(26)
 _LD_B = const(0x30)
 _LD_H = const(0x28)
 _LD_H_X = const(0x48)
+_LD_B_X = const(0x50)
 _LD_W = const(0x20)
 _LD_LENGTH = const(0x80)
 _LDX_HEADER = const(0xB1)  # X = 4 * (octet & 15)
@@ -29,6 +32,7 @@ _JEQ_X = const(0x1D)
 _JGE = const(0x35)
 _JGE_X = const(0x3D)
 _JGT = const(0x25)
+_JSET = const(0x45)
 _RET = const(0x06)
 _RET_A = const(0x16)
 _CPU = const(0xFFFFF024)  # ancillary: number of the CPU that handles the packet
@@ -74,16 +78,16 @@ def lan(snap: int, largest: int, cpu: int, cpus: int) -> list:
     return _link(body, {"no": 0})
 
 
-def tunnel(snap: int, largest: int, cpu: int, cpus: int) -> list:
-    """Well-formed tunnel packets, seen from their outer IPv4 header; arguments as for `lan`."""
+def tunnel(snap: int, largest: int, cpu: int, cpus: int, home_address: bytes) -> list:
+    """Well-formed tunnel packets but control, seen from their outer IPv4 header; see `lan`."""
     body = [(_LD_B, 0, 0, 0), (_JEQ, 0, "no", 0x45), (_LD_H, 0, 0, 22), (_JEQ, 0, "no", 434)]
     body += _well_formed(largest)
     body += _only_cpu(cpu, cpus)
-    body += [(_RET, 0, 0, snap or _ALL)]
-    return _link(body, {"no": 0})
+    body += _control(home_address)
+    return _link(body, {"no": 0, "control": 0, "data": snap or _ALL})
 
 
-def signalling(largest: int) -> list:
+def signalling(largest: int, home_address: bytes) -> list:
     """Everything else to port 434: the complement of `tunnel`."""
     body = [
         (_LDX_HEADER, 0, 0, 0),
@@ -95,8 +99,8 @@ def signalling(largest: int) -> list:
         (_JGE, 0, "no", 52),
     ]
     body += _well_formed(largest)
-    body += [(_RET, 0, 0, 0)]
-    return _link(body, {"no": _ALL, "drop": 0})
+    body += _control(home_address)
+    return _link(body, {"no": _ALL, "drop": 0, "control": _ALL, "data": 0})
 
 
 def _well_formed(largest):
@@ -119,6 +123,25 @@ def _well_formed(largest):
         (_JEQ_X, 0, "no", 0),
         (_LD_H, 0, 0, 2),
         (_JEQ_X, 0, "no", 0),
+    ]
+
+
+def _control(home_address):
+    """An inner packet for ourselves is control, as `leaves.control` has it; all else is data."""
+    return [
+        (_LD_W, 0, 0, 48),
+        (_JEQ, 0, "data", int.from_bytes(home_address, "big")),
+        (_LD_H, 0, 0, 38),
+        (_JSET, "data", 0, 0x1FFF),
+        (_LDX_HEADER, 0, 0, 32),
+        (_LD_B, 0, 0, 41),
+        (_JEQ, 0, 3, 1),
+        (_LD_B_X, 0, 0, 32),
+        (_JEQ, "control", 0, 0),
+        (_JEQ, "control", "data", 8),
+        (_JEQ, 0, "data", 17),
+        (_LD_H_X, 0, 0, 34),
+        (_JEQ, "control", "data", 434),
     ]
 
 

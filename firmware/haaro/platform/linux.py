@@ -29,8 +29,11 @@ class LinuxMachine:
         self._waiting: list = []
         self._failed: list = []
         self.warnings: list = []
-        self.signalling = Signalling(linux_sockets)
-        self.plane = UserspacePlane(pools, linux_sockets, settings.home_address, settings.networks)
+        home_address = settings.home_address
+        plane = UserspacePlane(pools, linux_sockets, home_address, settings.networks)
+        self.plane = plane
+        self.signalling = Signalling(linux_sockets, home_address, plane.take)
+        plane.control = self.signalling.send
 
     def start(self, poll) -> None:
         """Bring up our side of the box, whatever an earlier run left there. Raises OSError."""

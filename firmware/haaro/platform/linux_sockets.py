@@ -19,9 +19,11 @@ _SOL_SOCKET = const(1)
 _SO_REUSEADDR = const(2)
 _SO_SNDBUF = const(7)
 _SO_RCVBUF = const(8)
+_SO_PRIORITY = const(12)
 _SO_BINDTODEVICE = const(25)
 _SO_SNDBUFFORCE = const(32)
 _SO_RCVBUFFORCE = const(33)
+_IP_TOS = const(1)
 _SOL_PACKET = const(263)
 _PACKET_QDISC_BYPASS = const(20)
 _UDP = const(17)
@@ -31,6 +33,10 @@ _QUEUE_OCTETS = const(8 << 20)
 # Linux's own limit for who is not privileged, where it cannot be read.
 _DEFAULT_LIMIT = const(212992)
 _SEND_OCTETS = const(4 << 20)
+# Signalling and keepalives: enough for a burst from every peer, not for what a flood leaves.
+_CONTROL_OCTETS = const(1 << 20)
+_CS6 = const(0xC0)  # DSCP 48, network control (RFC 4594 3.1)
+_PRIORITY_CONTROL = const(6)  # TC_PRIO_INTERACTIVE: first band of Linux's default queue
 _MAX_PAIRS = const(8)
 
 
@@ -62,9 +68,13 @@ def lan_sender(index: int):
     return sender
 
 
-def tunnel_pairs(interface: str, address: bytes) -> list:
-    """Return [(lengths, packets)] for tunnel packets to `address` from this interface."""
-    return _pairs(socket.AF_INET, _UDP, bpf.tunnel, UPLINK_RECORD, interface, inet(address, _PORT))
+def tunnel_pairs(interface: str, address: bytes, home_address: bytes) -> list:
+    """Return [(lengths, packets)] for tunnelled data to `address` from this interface."""
+
+    def program(snap, largest, cpu, count):
+        return bpf.tunnel(snap, largest, cpu, count, home_address)
+
+    return _pairs(socket.AF_INET, _UDP, program, UPLINK_RECORD, interface, inet(address, _PORT))
 
 
 def tunnel(interface: str, local: bytes, remote: bytes, port: int):
@@ -89,11 +99,21 @@ def datagram(interface: str, local: bytes):
     return sender
 
 
-def signalling(interface: str, address: bytes):
-    """Return the raw socket that receives what is not a well-formed tunnel packet on port 434."""
+def control(interface: str, local: bytes):
+    """Return a `datagram` socket for signalling and keepalives: marked, and ahead of all data."""
+    sender = datagram(interface, local)
+    sender.setsockopt(0, _IP_TOS, _CS6)
+    # After the TOS, which sets the priority too, and to another one.
+    sender.setsockopt(_SOL_SOCKET, _SO_PRIORITY, _PRIORITY_CONTROL)
+    return sender
+
+
+def signalling(interface: str, address: bytes, home_address: bytes):
+    """Return the raw socket that receives all that is not tunnelled data on port 434."""
     receiver = socket.socket(socket.AF_INET, socket.SOCK_RAW, _UDP)
-    bpf.attach(receiver, bpf.signalling(MAX_PACKET))
+    bpf.attach(receiver, bpf.signalling(MAX_PACKET, home_address))
     _bind_to(receiver, interface)
+    _enlarge(receiver, _SO_RCVBUFFORCE, _SO_RCVBUF, _CONTROL_OCTETS, _limit("rmem_max"))
     receiver.bind(inet(address, _PORT))
     receiver.setblocking(False)
     return receiver

@@ -17,6 +17,8 @@ from haaro.shell.status import build_status
 
 _MAX_WAIT_MS = const(1000)
 _SLOW_TURN_MS = const(1000)
+# Datagrams of the signalling socket in one turn: a flood of them must not keep data waiting.
+_DATAGRAMS = const(32)
 # Deregistration is sent twice at most while the answers are waited for.
 _STOP_MS = const(1500)
 
@@ -72,28 +74,34 @@ class Loop:
             self._uplinks(now)
         else:
             receive = self.machine.signalling.receive
-            datagram = receive(obj)
-            while datagram is not None:
-                uplink, src, sport, dst, dport, data = datagram
-                self.router.receive_datagram(now, uplink, src, sport, dst, dport, data)
-                self._settle(now)
+            for _ in range(_DATAGRAMS):
                 datagram = receive(obj)
+                if datagram is None:
+                    break
+                if datagram:
+                    self.router.receive_datagram(now, *datagram)
+                else:
+                    self._set_aside(now)
+                self._settle(now)
         self._settle(now)
+
+    def _set_aside(self, now: int) -> None:
+        """Give the core what the plane has set aside for it."""
+        plane = self.plane
+        item = plane.next_control()
+        while item is not None:
+            self.router.receive_tunnelled(now, *item)
+            item = plane.next_control()
+        item = plane.next_stray()
+        while item is not None:
+            self.router.receive_stray(now, *item)
+            item = plane.next_stray()
 
     def _turn(self, now: int) -> None:
         """The control plane's turn: what the plane set aside, hints of traffic, timers."""
         plane = self.plane
         router = self.router
-        item = plane.next_control()
-        while item is not None:
-            tunnel, packet, src, sport, uplink = item
-            router.receive_tunnelled(now, tunnel, packet, src, sport, uplink)
-            item = plane.next_control()
-        item = plane.next_stray()
-        while item is not None:
-            uplink, src, sport, dst, data = item
-            router.receive_stray(now, uplink, src, sport, dst, data)
-            item = plane.next_stray()
+        self._set_aside(now)
         if plane.wanted_any:
             plane.wanted_any = False
             for hint, wanted in enumerate(plane.wanted):

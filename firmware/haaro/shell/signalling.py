@@ -1,8 +1,10 @@
 """The signalling sockets of the uplinks: Mobile IP messages from and to our care-of addresses.
 
-Owns one raw receive socket and one UDP send socket per uplink. Never looks into a message. What
-arrives is all to port 434 but well-formed tunnel packets (platform/bpf.py); the kernel does not
-check UDP checksums here: messages carry authenticators or cookies of their own.
+Owns one raw receive socket and one UDP send socket per uplink, the latter marked CS6 and ahead of
+all data. Never looks into a message. What arrives is all to port 434 but tunnelled data
+(platform/bpf.py); the kernel does not check UDP checksums here: messages carry authenticators or
+cookies of their own. Control packets inside a tunnel come and go by these sockets too, so that
+they never wait behind data; those that come are the data plane's to check.
 """
 
 from haaro.compat import const
@@ -11,10 +13,15 @@ _LARGEST = const(2048)
 
 
 class Signalling:
-    """`sockets` is the platform's factory (platform/linux_sockets.py)."""
+    """`sockets` is the platform's factory (platform/linux_sockets.py).
 
-    def __init__(self, sockets) -> None:
+    take: (uplink, IPv4 packet), called for tunnel data that was sent to `home_address`.
+    """
+
+    def __init__(self, sockets, home_address: bytes, take) -> None:
         self._sockets = sockets
+        self._home_address = home_address
+        self._take = take
         self._poll = None
         self._open: dict = {}  # uplink: (receiver, sender, (interface, address))
         self.send_errors = 0
@@ -32,9 +39,9 @@ class Signalling:
             return
         self.close(uplink)
         # The sender first: from the bind on it keeps the kernel from answering "unreachable".
-        sender = self._sockets.datagram(interface, address)
+        sender = self._sockets.control(interface, address)
         try:
-            receiver = self._sockets.signalling(interface, address)
+            receiver = self._sockets.signalling(interface, address, self._home_address)
         except OSError:
             sender.close()
             raise
@@ -64,7 +71,10 @@ class Signalling:
         return False
 
     def receive(self, obj) -> tuple | None:
-        """Return (uplink, src, sport, dst, dport, data) of the next datagram of socket `obj`."""
+        """Return (uplink, src, sport, dst, dport, data) of the next datagram of socket `obj`.
+
+        None: no more. Empty: it was one for the data plane, which has it now.
+        """
         for uplink, (receiver, _, _) in self._open.items():
             if receiver is obj:
                 return self._next(uplink, receiver)
@@ -85,6 +95,9 @@ class Signalling:
             if length < 8 or header + length > len(packet):
                 self.malformed += 1
                 continue
+            if header == 20 and self._is_control(packet, length):
+                self._take(uplink, packet)
+                return ()
             return (
                 uplink,
                 packet[12:16],
@@ -93,6 +106,16 @@ class Signalling:
                 packet[header + 2] << 8 | packet[header + 3],
                 packet[header + 8 : header + length],
             )
+
+    def _is_control(self, packet, length):
+        """What platform/bpf.py lets through as well-formed, and to our home address."""
+        return (
+            length >= 32
+            and packet[28:30] == b"\x04\x04"
+            and packet[32] >> 4 == 4
+            and packet[48:52] == self._home_address
+            and (packet[34] << 8 | packet[35]) == length - 12 == len(packet) - 32
+        )
 
     def close_all(self) -> None:
         """Close everything."""
