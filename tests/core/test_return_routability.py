@@ -214,16 +214,18 @@ def test_cr_keeps_no_state_for_tests():
 
 
 def test_tests_are_rate_limited_by_source_and_in_all():
-    """C1 of the threats: 20 a second from one source, 100 in all."""
+    """C1 of the threats: 20 a second from one source, 100 in all from strangers."""
     lone = Lone().registered()
     data = return_routability.build_init(24, bytes(8))
-    answered = sum(len(lone.tunnelled(HOA_C, data)) for _ in range(50))
+    assert sum(len(lone.tunnelled(HOA_C, data)) for _ in range(50)) == 20
+    stranger = ipv4.address("203.0.114.1")
+    answered = sum(len(lone.tunnelled(stranger, data)) for _ in range(50))
     assert answered == 20
     answered += sum(
         len(lone.tunnelled(ipv4.address(f"203.0.113.{n + 1}"), data)) for n in range(200)
     )
     assert answered == 100
-    assert lone.counter("test_init_rate_limited") == 150
+    assert lone.counter("test_init_rate_limited") == 30 + 150
     lone.run(1000)
     assert len(lone.tunnelled(HOA_C, data)) == 1
 

@@ -46,16 +46,22 @@ class Correspondent:
         self.nonces = Nonces(ctx.random)
         self._tests = Limiter(20, 100)
         self._requests = Limiter(20, 100)
+        # Whoever has a record or a tunnel is not starved by a flood of strangers.
+        self._acquaintances = Limiter(20, 100)
         self._newest: dict[bytes, tuple[int, int]] = {}  # HoA: (Identification, keep until)
         self._waiting: dict[bytes, Claim] = {}
         self._soliciting: bytes | None = None
         self._negative: dict[bytes, int] = {}
 
+    def _allow(self, now: int, source: bytes, strangers: Limiter) -> bool:
+        known = self._cache.get(source) is not None or self._tunnels.ends_at(source)
+        return (self._acquaintances if known else strangers).allow(now, source)
+
     def receive_init(self, now: int, message, arrival) -> None:
         """Answer a HoTI or CoTI to where it came from; nothing is remembered (RFC 6521 3.2,
         11.1).
         """
-        if not self._tests.allow(now, arrival.src):
+        if not self._allow(now, arrival.src, self._tests):
             self._ctx.counters.bump("test_init_rate_limited")
             return
         index, nonce, kcr = self.nonces.current(now)
@@ -74,7 +80,7 @@ class Correspondent:
         """
         refuse = self._ctx.counters.bump
         proof = message.authenticator
-        if not self._requests.allow(now, arrival.src):
+        if not self._allow(now, arrival.src, self._requests):
             refuse("peer_request_rate_limited")
         elif message.authenticators != 1 or not isinstance(
             proof, wire.MobileCorrespondentAuthentication

@@ -8,6 +8,7 @@ _PERIOD_MS = const(30000)
 _MAX_NONCE_LIFETIME_MS = const(240000)
 _KCR_OCTETS = const(16)
 _NONCE_OCTETS = const(8)
+_SLOTS = const(128)  # of a Limiter; more than events are allowed in a second
 
 
 class Nonces:
@@ -44,8 +45,8 @@ class Nonces:
 
 
 class Limiter:
-    """So many events a second from one source and in all; counts start anew each second, so
-    memory is bounded.
+    """So many events a second from one source and in all, in a table made here: a flood from any
+    number of sources allocates nothing. `in_all` must be below the table's slots.
     """
 
     def __init__(self, per_source: int, in_all: int) -> None:
@@ -53,16 +54,30 @@ class Limiter:
         self._in_all = in_all
         self._second = -1
         self._total = 0
-        self._counts: dict[bytes, int] = {}
+        self._keys = bytearray(4 * _SLOTS)
+        self._counts = bytearray(_SLOTS)
 
     def allow(self, now: int, source: bytes) -> bool:
         """Count one event; return whether it is within both limits."""
+        keys, counts = self._keys, self._counts
         if now // 1000 != self._second:
             self._second = now // 1000
             self._total = 0
-            self._counts = {}
-        if self._total >= self._in_all or self._counts.get(source, 0) >= self._per_source:
+            for i in range(_SLOTS):
+                counts[i] = 0
+        if self._total >= self._in_all:
             return False
+        a, b, c, d = source
+        i = (a * 11 ^ b * 7 ^ c * 5 ^ d) % _SLOTS
+        while counts[i]:
+            k = 4 * i
+            if keys[k + 3] == d and keys[k + 2] == c and keys[k + 1] == b and keys[k] == a:
+                break
+            i = (i + 1) % _SLOTS
+        if counts[i] >= self._per_source:
+            return False
+        k = 4 * i
+        keys[k], keys[k + 1], keys[k + 2], keys[k + 3] = a, b, c, d
+        counts[i] += 1
         self._total += 1
-        self._counts[source] = self._counts.get(source, 0) + 1
         return True

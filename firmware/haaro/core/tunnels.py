@@ -103,6 +103,10 @@ class Tunnels:
                 return tunnel
         return None
 
+    def ends_at(self, address: bytes) -> bool:
+        """Return whether a direct tunnel has its other end at `address`."""
+        return any(t.direct and t.remote == address for t in self._table.values())
+
     def open_home(self, now: int, uplink, interval_ms: int) -> Tunnel:
         """Make or retarget tunnel 0, with the home agent."""
         tunnel = self._table.get(0)
