@@ -17,11 +17,14 @@ app.add_typer(home_agent, name="ha")
 _PARTS = (
     ("status", "router_cli", "status"),
     ("stop", "router_cli", "stop"),
+    ("router", "router_cli", "app"),
     ("lab", "lab.cli", "app"),
     ("decode", "decode.cli", "decode"),
     ("wireshark", "wireshark_cli", "app"),
     ("advertise", "advertise_cli", "app"),
     ("simulate", "simulate.cli", "simulate"),
+    ("fleet", "fleet.cli", "app"),
+    ("keys", "fleet.keys_cli", "app"),
 )
 
 

@@ -123,6 +123,7 @@ _A_PREFIX = 'IPv4 prefixes without host bits, such as "10.1.0.0/24"'
 
 AddressField = Annotated[IPv4Address, BeforeValidator(_address)]
 NetworkField = Annotated[IPv4Network, BeforeValidator(_network)]
+RealmField = Annotated[str, BeforeValidator(_realm)]
 
 
 class _Table(BaseModel):
@@ -170,7 +171,7 @@ class _RouterTable(_Table):
     )
     home_address: AddressField = Field(description=_A_ADDRESS)
     prefixes: list[NetworkField] = Field([], description=f"a list of {_A_PREFIX}")
-    realm: Annotated[str, BeforeValidator(_realm)] = Field(
+    realm: RealmField = Field(
         "", description="at most 253 printable ASCII characters, labels of 1 to 127 between dots"
     )
     priority: int = Field(

@@ -43,7 +43,12 @@ def _router_status(
         "priority": router.priority,
         "configured_prefixes": [_prefix_text(prefix) for prefix in router.prefixes],
         "keys": [
-            {"spi": a.spi, "algorithm": a.algorithm, "fingerprint": fingerprint(a.key)}
+            {
+                "spi": a.spi,
+                "algorithm": a.algorithm,
+                "fingerprint": fingerprint(a.key),
+                "last_used_s": _seconds_since(time, state.router(router.home_address).used, a.spi),
+            }
             for a in router.associations.values()
         ],
         "revoked": state.router(router.home_address).terms.revoked,
@@ -55,6 +60,11 @@ def _router_status(
 def fingerprint(key: bytes) -> str:
     """Return the 8 hexadecimal digits that name a key without telling it."""
     return hashlib.sha256(key).hexdigest()[:8]
+
+
+def _seconds_since(time: int, used: dict[int, int], spi: int) -> int | None:
+    """Return how long ago since this start; None: not once."""
+    return max(0, time - used[spi]) // 1000 if spi in used else None
 
 
 def _prefix_text(prefix: tuple[bytes, int]) -> str:

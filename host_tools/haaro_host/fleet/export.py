@@ -1,0 +1,85 @@
+"""The files that the home agent and the routers read, made of the inventory and the keys.
+
+Owns their text. Called by `haaro fleet export`, and by whatever hands a box its files.
+"""
+
+import json
+from typing import Any
+
+from haaro_host.fleet.files import PRIVATE, PUBLIC, FleetError
+from haaro_host.fleet.inventory import Fleet, Site, home_agent_document, router_document
+from haaro_host.fleet.keys import Keys
+
+# Name, octets, mode.
+File = tuple[str, bytes, int]
+
+_HEADER = "# Made by `haaro fleet export ha` from {file}: edit that one, then make this anew.\n\n"
+ROUTER, ROUTER_SECRETS = "router.json", "router.secrets.json"
+
+
+def home_agent_files(fleet: Fleet, keys: Keys) -> list[File]:
+    """Return ha.toml and its secrets file. Raises FleetError when a site has no key."""
+    missing = keys.missing(fleet)
+    if missing:
+        raise FleetError(f"no key for {', '.join(missing)}; first: haaro keys new")
+    document = home_agent_document(fleet)
+    header = _HEADER.format(file=fleet.path.name)
+    tables = [_table("[home_agent]", document["home_agent"])]
+    tables += [_table("[[router]]", router) for router in document["router"]]
+    secrets = [
+        _table(
+            "[[router]]",
+            {
+                "name": site.name,
+                "spi": record["spi"],
+                "algorithm": record["algorithm"],
+                "key": record["key"],
+            },
+        )
+        for site in fleet.in_service
+        for record in keys.associations(site.name)
+    ]
+    name = fleet.document.home_agent.secrets.rpartition("/")[2]
+    return [
+        ("ha.toml", (header + "\n".join(tables)).encode(), PUBLIC),
+        (name, (header + "\n".join(secrets)).encode(), PRIVATE),
+    ]
+
+
+def router_files(fleet: Fleet, keys: Keys, site: Site) -> list[File]:
+    """Return router.json and router.secrets.json of `site`: its own rows only.
+
+    Raises FleetError when it is revoked or has no key.
+    """
+    if site.revoked:
+        raise FleetError(
+            f"{site.name} is revoked ({site.table.revoked}); for a new box:"
+            f" haaro keys new {site.name} --replacement"
+        )
+    associations = keys.associations(site.name)
+    if not associations:
+        raise FleetError(f"no key for {site.name}; first: haaro keys new {site.name}")
+    secrets = {
+        "version": 1,
+        "mobile_home": [
+            {key: record[key] for key in ("spi", "algorithm", "key")} for record in associations
+        ],
+        "peers": [
+            {"home_address": address, "krm": [krm.hex() for krm in krms]}
+            for address, krms in keys.rows(fleet, site)
+        ],
+    }
+    return [
+        (ROUTER, _json(router_document(fleet, site)), PUBLIC),
+        (ROUTER_SECRETS, _json(secrets), PRIVATE),
+    ]
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _table(header: str, entries: dict[str, Any]) -> str:
+    # JSON's scalars and arrays of strings are valid TOML, but for DEL and what is outside the BMP.
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items()]
+    return "\n".join([header, *lines]) + "\n"
