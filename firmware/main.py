@@ -2,19 +2,19 @@
 
     micropython -X heapsize=384k firmware/main.py --config router.json [COMMAND]
 
-`run` is the default. `status`, `reload` (take changed keys) and `stop` ask the running router,
-`check` reads the files and says what is wrong with them. Exit status: 0 done, 1 the router ended on
-an error (restart it) or refused to reload, 2 the command or a file cannot be used; `status` gives
-0 up, 1 degraded, 2 down.
+`run` is the default. `status`, `reload` (take changed keys), `drain UPLINK` (leave it without
+loss), `undrain UPLINK` and `stop` ask the running router, `check` reads the files and says what is
+wrong with them. Exit status: 0 done, 1 the router ended on an error (restart it) or refused to
+reload, 2 the command or a file cannot be used; `status` gives 0 up, 1 degraded, 2 down.
 """
 
 import gc
 import sys
 
-_COMMANDS = ("run", "status", "reload", "stop", "check")
+_COMMANDS = ("run", "status", "reload", "drain", "undrain", "stop", "check")
 # Collect often while importing, or the compiler's garbage leaves no hole of more than a few KB.
 _IMPORT_THRESHOLD = 8192
-_USAGE = "usage: main.py --config router.json [run|status|reload|stop|check]"
+_USAGE = "usage: main.py --config router.json [run|status|reload|drain X|undrain X|stop|check]"
 
 
 def run(path):
@@ -76,6 +76,8 @@ def _ask(path, command):
     print(json.dumps(answer))
     if command == "reload":
         return 0 if answer.get("reloaded") else 1
+    if "error" in answer:
+        return 2
     if command == "status":
         return {"up": 0, "degraded": 1}.get(answer.get("state"), 2)
     return 0
@@ -97,6 +99,8 @@ def main(arguments):
             path = rest.pop(0)
         elif word in _COMMANDS:
             command = word
+            if word in ("drain", "undrain") and rest:
+                command += " " + rest.pop(0)
         else:
             return _fatal("%r is not understood; %s" % (word, _USAGE))
     if path is None:

@@ -1,4 +1,4 @@
-"""`haaro status` and `haaro stop`: ask a running router over its local socket, show the answer."""
+"""`haaro router status`, `drain` and `stop`: ask a running router over its local socket."""
 
 import json
 import socket
@@ -44,6 +44,10 @@ def socket_of(config: Path | None, path: Path | None) -> Path:
         raise _fail(f"{config}: {error}; give a readable router.json or --socket PATH") from None
 
 
+app = typer.Typer(no_args_is_help=True, help="A running router: status, drain an uplink, stop.")
+
+
+@app.command()
 def status(
     config: Path | None = typer.Option(None, help="router.json of the router to ask"),
     path: Path | None = typer.Option(None, "--socket", help="its local socket"),
@@ -61,12 +65,30 @@ def status(
     raise typer.Exit(EXIT_BY_STATE.get(answer.get("state", "down"), 2))
 
 
+@app.command()
 def stop(
     config: Path | None = typer.Option(None, help="router.json of the router to stop"),
     path: Path | None = typer.Option(None, "--socket", help="its local socket"),
 ) -> None:
     """Stop a running router: it deregisters, takes its routes away and ends."""
     typer.echo(json.dumps(_ask(socket_of(config, path), "stop")))
+
+
+@app.command()
+def drain(
+    uplink: str = typer.Argument(help="its name in router.json"),
+    undo: bool = typer.Option(False, "--undo", help="use it again"),
+    config: Path | None = typer.Option(None, help="router.json of the router"),
+    path: Path | None = typer.Option(None, "--socket", help="its local socket"),
+) -> None:
+    """Leave an uplink without loss, before its cable is pulled. It is then the last choice.
+
+    It has been left when the status no longer says that it is in use. Forgotten at a restart.
+    """
+    answer = _ask(socket_of(config, path), f"{'undrain' if undo else 'drain'} {uplink}")
+    if "error" in answer:
+        raise _fail(f"{answer['error']}; its uplinks: {', '.join(answer['allowed'])}")
+    typer.echo(json.dumps(answer))
 
 
 def _fail(text: str) -> typer.Exit:
@@ -88,20 +110,22 @@ def show(answer: dict[str, Any], console: Console) -> None:
         f"[bold]{answer['name']}[/] {answer['home_address']}: {answer['state']}; home agent"
         f" {answer['home_agent']} {'registered' if registered else 'not registered'}"
     )
-    uplinks = Table("uplink", "interface", "state", "care-of address", title="Uplinks")
+    uplinks = Table("uplink", "interface", "state", "care-of address", "why", title="Uplinks")
     for uplink in answer["uplinks"]:
         uplinks.add_row(
             uplink["name"],
             uplink["interface"],
             "up" if uplink["up"] else "down",
             uplink["care_of_address"] or "-",
+            uplink["why"],
         )
     console.print(uplinks)
-    peers = Table("peer", "path", "RRSTATE", "networks", "why", title="Peers")
+    peers = Table("peer", "path", "uplink", "RRSTATE", "networks", "why", title="Peers")
     for peer in answer["peers"]:
         peers.add_row(
             peer["cr_hoa"],
             peer["path"],
+            f"{peer['uplink']}: {peer['uplink_why']}",
             str(peer["rrstate"]),
             ", ".join(network["prefix"] for network in peer["networks"]),
             peer["reason"],

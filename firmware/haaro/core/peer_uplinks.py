@@ -105,11 +105,13 @@ class PeerUplinks:
         ctx = self._ctx
         used = ctx.uplink(record)
         tunnel = self._tunnels.of_peer(record.cr_hoa)
-        if used is None or now < record.round_at or (tunnel is not None and tunnel.up):
+        if used is None or now < record.round_at:
+            return False
+        if tunnel is not None and (tunnel.up or tunnel.dormant):
             return False
         record.tried.append(used.index)
         for link in in_order(now, ctx.uplinks.values()):
-            if link.index in record.tried or link.drained or link.slowdown() > 1:
+            if link.index in record.tried or link.drained or link.slowdown(now) > 1:
                 continue
             ctx.log(f"trying uplink {link.name} for {ipv4.text(record.cr_hoa)}")
             record.uplink = link.index

@@ -41,7 +41,7 @@ class Settings:
         self.peer_uplinks: dict[bytes, int] = {}  # by home address: which uplink reaches it
         self.return_ms = 30000  # a better uplink must be without trouble for so long
         self.hold_down_ms = 10000  # after a failure; doubles with each
-        self.loss_percent = 50  # of what goes to the home agent and back
+        self.loss_percent = 60  # of what goes to the home agent and back
         self.latency_ms = 1500
 
     def association(self, spi: int) -> tuple[int, str, bytes] | None:

@@ -21,7 +21,7 @@ _DRAINED = const(2)
 _HELD = const(3)
 
 _MAX_HOLD_MS = const(300000)
-_REMEMBER_MS = const(900000)  # an uplink not in use is not measured: then its past is forgotten
+_REMEMBER_MS = const(1800000)  # an uplink not in use is not measured: then its past is forgotten
 _LOSSY = const(100)  # per mille: on such an uplink one unanswered request proves little
 _SLOWEST = const(16)  # what a spent budget makes of keepalive intervals
 _HOUR_MS = const(3600000)
@@ -111,20 +111,21 @@ class Uplink:
 
     # The budget for background traffic of a metered uplink
 
-    def spend(self, now: int, octets: int) -> None:
-        """Count signalling and keepalives, sent or received."""
+    def spend(self, octets: int) -> None:
+        """Count signalling and keepalives."""
         if self.metered:
-            grown = self.left + (now - self._left_at) * self.budget // _HOUR_MS
-            if grown != self.left:
-                self.left, self._left_at = min(grown, self.budget), now
             self.left = max(0, self.left - octets)
 
-    def slowdown(self) -> int:
+    def slowdown(self, now: int) -> int:
         """Return by what to multiply keepalive intervals: 1 until half of an hour's budget is
-        used up, at most 16.
+        used up, at most 16. Registrations are never held back.
         """
         if not self.metered:
             return 1
+        grown = (now - self._left_at) * self.budget // _HOUR_MS
+        if grown:
+            self.left = min(self.left + grown, self.budget)
+            self._left_at += grown * _HOUR_MS // self.budget
         return min(_SLOWEST, max(1, self.budget // 2 // max(1, self.left)))
 
     # The decision

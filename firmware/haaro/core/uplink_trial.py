@@ -13,7 +13,6 @@ from haaro.core.uplink_policy import decide
 
 _TRIES = const(3)  # unanswered by one uplink, then the next; later on each is tried once in turn
 _LOSSY_TRIES = const(4)
-_SUSPECT_GAP_MS = const(10000)  # between requests because one tunnel is under suspicion
 
 
 class UplinkTrial:
@@ -25,7 +24,6 @@ class UplinkTrial:
         self._tries = 0  # unanswered by that one
         self._patience = _TRIES
         self._quiet_since = 0  # nothing came by that uplink since then: it does not work
-        self._suspected: dict[int, int] = {}  # tunnel: when it was followed up
 
     def choose(self, now: int):
         """Return the uplink that the policy wants, None when all are down; arms the timer of the
@@ -61,10 +59,8 @@ class UplinkTrial:
     def doubted(self, now: int, tunnel) -> bool:
         """Whether to follow up the suspicion that a tunnel is dead, unseen, with a request."""
         link = self._ctx.uplinks.get(self._ctx.current)
-        followed = self._suspected.get(tunnel.id, -_SUSPECT_GAP_MS)
-        if link is None or tunnel.uplink != link.index or now < followed + _SUSPECT_GAP_MS:
+        if link is None or tunnel.uplink != link.index:
             return False
-        self._suspected[tunnel.id] = now
         # An uplink that loses much is not given up for a single answer that stays away.
         self.doubt(now, _LOSSY_TRIES if link.lossy else 1)
         return True

@@ -40,7 +40,7 @@ def load(path: str) -> tuple:
     """Return (Settings, config dict) from the router.json at `path` and the secrets file it names.
 
     The dict holds what the shell needs beside the core's Settings: "uplinks", "tunnel_interface",
-    "socket", "log". Raises ConfigError.
+    "socket", "log", "dataplane", "fast_lan". Raises ConfigError.
     """
     top = _take(path, "", _read(path), _ROUTER)
     optimization = _take(path, "route_optimization.", top["route_optimization"], _OPTIMIZATION)
@@ -100,6 +100,8 @@ def load(path: str) -> tuple:
         "tunnel_interface": top["tunnel_interface"],
         "socket": top["socket"],
         "log": top["log"],
+        "dataplane": top["dataplane"],
+        "fast_lan": top["fast_lan"],
     }
 
 
@@ -308,6 +310,8 @@ _ROUTER = {
     "keepalive": (_any, {}),
     "policy": (_any, {}),
     "log": (_choice("info", "warning"), "info"),
+    "dataplane": (_choice("auto", "kernel", "userspace"), "auto"),
+    "fast_lan": (_list_of(_text(15), 0, 8), []),
 }
 _UPLINK = {
     "name": (_text(16), _REQUIRED),
@@ -322,7 +326,7 @@ _UPLINK = {
 _POLICY = {
     "return_s": (_number(1, 3600), 30),
     "hold_down_s": (_number(1, 300), 10),
-    "loss_percent": (_number(5, 100), 50),
+    "loss_percent": (_number(5, 100), 60),
     "latency_ms": (_number(50, 60000), 1500),
     "peer_uplinks": (_any, {}),
 }

@@ -1,4 +1,5 @@
-"""The local socket: `status`, `reload`, `stop`; one word a connection, one JSON object back.
+"""The local socket: `status`, `reload`, `drain UPLINK`, `undrain UPLINK`, `stop`; one request a
+connection, one JSON object back.
 
 Owns an AF_UNIX stream socket and at most a few clients. Never blocks the loop: a client is read
 when poll says so, and one that says nothing is dropped. MicroPython has no signals, so `stop` here
@@ -17,7 +18,7 @@ _CLIENT_MS = const(2000)
 
 
 class ControlSocket:
-    """Listens at `path`; `answer(word) -> dict` is called for each word a client sends."""
+    """Listens at `path`; `answer(request) -> dict` is called for what a client sends."""
 
     def __init__(self, path: str, answer, poll) -> None:
         if request(path, "status") is not None:

@@ -137,6 +137,7 @@ class Loop:
         while event is not None:
             self._event(event)
             event = router.next_event()
+        self.plane.commit()
         transmit = router.poll_transmit()
         while transmit is not None:
             if transmit.tunnel >= 0:
@@ -195,7 +196,22 @@ class Loop:
             return {"stopping": True}
         if word == "reload":
             return self._reload()
-        return {"error": "unknown word", "allowed": ["reload", "status", "stop"]}
+        verb, _, name = word.partition(" ")
+        if verb in ("drain", "undrain"):
+            return self._drain(now, name, verb == "undrain")
+        return {
+            "error": "unknown word",
+            "allowed": ["drain", "reload", "status", "stop", "undrain"],
+        }
+
+    def _drain(self, now: int, name: str, undo: bool) -> dict:
+        """Leave the uplink called `name` without loss, or take it back."""
+        names = [uplink["name"] for uplink in self.options["uplinks"]]
+        if name not in names:
+            return {"error": "no uplink %s" % name, "allowed": names}
+        self.router.drain(now, names.index(name), undo)
+        self._settle(now)
+        return {"uplink": name, "drained": not undo}
 
     def _reload(self) -> dict:
         """Take the keys of the changed files; the binding, tunnels and all other settings stay."""

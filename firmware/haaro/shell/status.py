@@ -35,11 +35,22 @@ def build_status(loop, now: int) -> dict:
     answer["warnings"] = loop.machine.warnings
     for uplink in answer["uplinks"]:
         configured = loop.options["uplinks"][uplink["index"]]
-        uplink["name"] = configured["name"]
         uplink["interface"] = configured["interface"]
     answer["routes"] = [_route(*route) for route in loop.router.forwarding_table()[0]]
-    answer["data_plane"] = {"counters": loop.plane.counters(), "own_loss": loop.plane.own_loss()}
+    answer["data_plane"] = _data_plane(loop)
     answer["heap"] = heap
+    return answer
+
+
+def _data_plane(loop):
+    answer = {
+        "plane": loop.machine.plane_kind,
+        "why": loop.machine.plane_why,
+        "counters": loop.plane.counters(),
+        "own_loss": loop.plane.own_loss(),
+    }
+    if loop.machine.plane_kind == "kernel":
+        answer["calls"] = loop.plane.door.status()
     return answer
 
 
