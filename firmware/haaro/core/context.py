@@ -74,7 +74,8 @@ class Context:
 
     def send_home(self, dst: bytes, dport: int, payload: bytes) -> None:
         """Send a message from our home address; always by the tunnel with the home agent [A56]."""
-        packet = ipv4.build_udp(self.settings.home_address, dst, MIP_PORT, dport, bytes(payload))
+        source, tos = self.settings.home_address, ipv4.TOS_NETWORK_CONTROL
+        packet = ipv4.build_udp(source, dst, MIP_PORT, dport, bytes(payload), 64, tos)
         self.queues.transmit(Transmit(0, -1, dst, dport, packet))
 
     def log(self, text: str) -> None:

@@ -303,8 +303,8 @@ class Tunnels:
         return _PROBE_MAX_MS if now < tunnel.wanted_until else _PROBE_IDLE_MS
 
     def _echo(self, tunnel: Tunnel, reply: bool, ident: int, seq: int, payload: bytes) -> bytes:
-        home_address = self._ctx.settings.home_address
-        return ipv4.build_icmp_echo(home_address, tunnel.peer, reply, ident, seq, payload)
+        source, tos = self._ctx.settings.home_address, ipv4.TOS_NETWORK_CONTROL
+        return ipv4.build_icmp_echo(source, tunnel.peer, reply, ident, seq, payload, tos)
 
     def _may_reply(self, now: int, tunnel: Tunnel) -> bool:
         if now - tunnel.replied_at < _FLOOR_MS:

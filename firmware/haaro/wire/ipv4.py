@@ -19,7 +19,7 @@ ECHO_REQUEST = const(8)
 TIME_EXCEEDED = const(11)
 
 _DF = const(0x4000)
-_TOS_NETWORK_CONTROL = const(0xC0)  # RFC 1812 4.3.2.5
+TOS_NETWORK_CONTROL = const(0xC0)  # DSCP CS6: RFC 1812 4.3.2.5, RFC 4594 3.1
 
 
 class Ipv4:
@@ -152,7 +152,7 @@ def build_icmp_error(
     rest = struct.pack(">HH", 0, rest4) if isinstance(rest4, int) else rest4
     quoted = bytes(offending[: (offending[0] & 15) * 4 + 8])
     dst = bytes(offending[12:16])
-    return _icmp(src, dst, icmp_type, icmp_code, rest, quoted, _TOS_NETWORK_CONTROL)
+    return _icmp(src, dst, icmp_type, icmp_code, rest, quoted, TOS_NETWORK_CONTROL)
 
 
 def _icmp(
