@@ -3,11 +3,14 @@
 Owns: eligibility, the priority classes, and what was worked out before. Orders of many routers are
 searched once for a configuration, with all that it names, and hold for whoever is registered: a
 thousand routers that come back after an outage cost no search. A few are searched as they are.
+
+A reply has room for some hundred routers. Only those that could be in it are looked at, and what
+was made of them is kept until one of them changes: a reply costs no more with more routers.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterable
-from itertools import groupby
+from collections.abc import Iterable, Sequence
+from itertools import chain, groupby
+from typing import Any, NamedTuple
 
 from haaro_host.home_agent.advertisement import plan
 from haaro_host.home_agent.advertisement.order import Router
@@ -15,9 +18,15 @@ from haaro_host.home_agent.bindings import Binding
 from haaro_host.home_agent.config import Config
 
 _FEW = 12  # so many routers are searched for each reply that differs
-_REMEMBERED = 64  # advertisements; the one not used for the longest time goes
+_REMEMBERED = 256  # advertisements; most receivers share one, only a listed one has its own
 
+_ADDRESS, _RANK = 0, 1
 _Rank = dict[tuple[bytes, bytes, int], int]
+
+
+class _Placed(NamedTuple):
+    place: tuple[int, Any]  # priority, and address or rank
+    router: Router
 
 
 class Advertiser:
@@ -26,11 +35,18 @@ class Advertiser:
     def __init__(self) -> None:
         self._config: Config | None = None
         self._rank: _Rank | None = None
-        self._made: OrderedDict[object, bytes] = OrderedDict()
+        self._version = -1
+        self._eligible: dict[bytes, Binding] = {}
+        # Orders of the routers that can be in a reply: by rank, when they are many, and by address.
+        self._window: list[list[_Placed]] = []
+        self._inside: set[bytes] = set()
+        self._placed: dict[tuple[bytes, int], tuple[Binding, bool, _Placed]] = {}
+        self._made: dict[tuple[int, bytes, bytes], bytes] = {}
 
     def data(
         self,
         config: Config,
+        version: int,
         bindings: Iterable[Binding],
         requester: bytes,
         solicited: bytes | None,
@@ -39,54 +55,93 @@ class Advertiser:
         """Return the data of the extension, at most `limit` octets; b"" when it would be empty.
 
         Eligible: registered routers that set A, without the requester. `solicited` comes first,
-        the others by priority; within one priority as is shortest.
+        the others by priority; within one priority as is shortest. `bindings` are looked at when
+        `version` is another one than before. `limit` is at most that of `config`.
         """
+        if config is not self._config or version != self._version:
+            self._look(config, version, bindings)
+        first = b""
+        if solicited is not None and solicited != requester and solicited in self._eligible:
+            first = solicited
+        without = requester if requester in self._inside else b""
+        wanted = (limit, without, first)
+        data = self._made.get(wanted)
+        if data is None:
+            if len(self._made) >= _REMEMBERED:
+                del self._made[next(iter(self._made))]
+            data = self._made[wanted] = self._make(limit, requester, first)
+        return data
+
+    def _look(self, config: Config, version: int, bindings: Iterable[Binding]) -> None:
+        """Take the bindings as they are now; what was made stays as far as it holds."""
         if config is not self._config:
             self._config = config
             self._rank = None
+            self._placed = {}
             self._made.clear()
-        eligible = sorted(
-            (binding.home_address != solicited, config.routers[binding.home_address].priority)
-            + (binding.home_address, binding.outbound_only, tuple(sorted(binding.prefixes)))
-            for binding in bindings
-            if binding.advertise and binding.home_address != requester
-        )
-        wanted = (limit, *eligible)
-        data = self._made.get(wanted)
-        if data is None:
-            data = self._made[wanted] = plan.encode(self._order(eligible, limit), limit).data
-            if len(self._made) > _REMEMBERED:
-                self._made.popitem(last=False)
+        self._version = version
+        self._eligible = {b.home_address: b for b in bindings if b.advertise}
+        window = [self._in_order(_ADDRESS)]
+        # A requester is left out: one more than a few may be a few without it.
+        if len(self._eligible) > _FEW + 1:
+            if self._rank is None:
+                self._rank = _ranked(config)
+            window.insert(0, self._in_order(_RANK))
+            window = [order[: _reach(order, config.advertisement_octets)] for order in window]
+        if window != self._window:
+            self._made.clear()
+        self._window = window
+        self._inside = {entry.router[0] for entry in chain(*window)}
+        # The router that came first may have changed outside the window.
+        self._made = {wanted: data for wanted, data in self._made.items() if not wanted[2]}
+
+    def _make(self, limit: int, requester: bytes, first: bytes) -> bytes:
+        """Return the advertisement without one router, and with another one before all."""
+        many = len(self._window) > 1
+        orders = []
+        for order, by in zip(self._window, (_RANK, _ADDRESS)[not many :], strict=True):
+            left = [entry for entry in order if entry.router[0] not in (requester, first)]
+            if first:
+                left.insert(0, self._place(self._eligible[first], by))
+            orders.append(left)
+        if many:
+            chosen = plan.best([[entry.router for entry in order] for order in orders], limit)
         else:
-            self._made.move_to_end(wanted)
-        return data
+            classes = groupby(orders[0], lambda e: (e.router[0] != first, e.place[0]))
+            chosen = plan.arrange([[e.router for e in group] for _, group in classes], limit)
+        return plan.encode(chosen, limit).data
 
-    def _order(self, eligible: list, limit: int) -> list[Router]:
-        config = self._config
-        assert config is not None
-        classes: list[list[Router]] = [
-            [
-                (hoa, outbound_only, [(*prefix, config.routers[hoa].realm) for prefix in prefixes])
-                for _, _, hoa, outbound_only, prefixes in group
-            ]
-            for _, group in groupby(eligible, lambda entry: entry[:2])
-        ]
-        if len(eligible) <= _FEW:
-            return plan.arrange(classes, limit)
-        if self._rank is None:
-            self._rank = _ranked(config)
-        given = [router for group in classes for router in group]
-        found = [router for group in classes for router in _by_rank(group, self._rank)]
-        return plan.best([found, given], limit)
+    def _in_order(self, by: int) -> list[_Placed]:
+        placed = [self._place(binding, by) for binding in self._eligible.values()]
+        return sorted(placed, key=lambda entry: entry.place)
+
+    def _place(self, binding: Binding, by: int) -> _Placed:
+        """Return a router in its place by address, or by rank: as if all were registered."""
+        known = self._placed.get((binding.home_address, by))
+        if known and known[0] is binding and known[1] == binding.outbound_only:
+            return known[2]
+        assert self._config is not None
+        hoa, rank = binding.home_address, self._rank or {}
+        configured = self._config.routers[hoa]
+        networks = [(*prefix, configured.realm) for prefix in sorted(binding.prefixes)]
+        place: bytes | int = hoa
+        if by == _RANK:
+            networks.sort(key=lambda network: rank.get((hoa, network[0], network[1]), 0))
+            place = rank[hoa, b"", 0]
+        found = _Placed((configured.priority, place), (hoa, binding.outbound_only, networks))
+        self._placed[hoa, by] = (binding, binding.outbound_only, found)
+        return found
 
 
-def _by_rank(group: list[Router], rank: _Rank) -> list[Router]:
-    placed = []
-    for hoa, outbound_only, networks in group:
-        networks = sorted(networks, key=lambda n: rank.get((hoa, n[0], n[1]), 0))
-        placed.append((rank[hoa, b"", 0], (hoa, outbound_only, networks)))
-    placed.sort(key=lambda entry: entry[0])
-    return [router for _, router in placed]
+def _reach(order: Sequence[_Placed], limit: int) -> int:
+    """Return how many routers can matter to `limit` octets, also when any one is left out."""
+    sizes = [plan.least_octets(entry.router) for entry in order]
+    limit += max(sizes)
+    for number, size in enumerate(sizes):
+        limit -= size
+        if limit < 0:
+            return number + 1
+    return len(order)
 
 
 def _ranked(config: Config) -> _Rank:

@@ -71,11 +71,16 @@ class Binding:
             and self.prefixes == other.prefixes
         )
 
-    def renew(self, other: "Binding") -> None:
-        """Take over what a renewal may change without changing the tunnel."""
+    def renew(self, other: "Binding") -> bool:
+        """Take over what a renewal may change without changing the tunnel.
+
+        Returns whether others are told of this router in another way now.
+        """
+        told = (self.advertise, self.outbound_only)
         self.lifetime = other.lifetime
         self.expires = other.expires
         self.nat = other.nat
         self.advertise = other.advertise
         self.outbound_only = other.outbound_only
         self.implicit = other.implicit
+        return told != (self.advertise, self.outbound_only)

@@ -74,6 +74,7 @@ class Registrar:
         # Also a refused one is used up: only accepted ones need to survive a restart.
         state.identification = identification
         state.answered_at = time
+        state.used[association.spi] = time
         try:
             reply = self._accept(time, src, sport, dst, request, router, association)
         except rules.Refused as refused:
@@ -227,6 +228,7 @@ class Registrar:
                     reply,
                     capability,
                     request.home_address,
+                    self._state.advertisable,
                     self._state.bindings.values(),
                     self._state.config,
                     association,
@@ -260,7 +262,7 @@ class Registrar:
         old = self._state.bindings.get(binding.home_address)
         if old is not None and old.same_tunnel(binding):
             # The usual renewal: the same object, so that no table and no flow is made anew.
-            old.renew(binding)
+            self._state.advertisable += old.renew(binding)
             return
         if old is not None:
             binding.follow(old, time)

@@ -176,6 +176,7 @@ def append_advertisement(
     reply: bytearray,
     capability: extensions.RouteOptimizationCapability,
     requester: bytes,
+    version: int,
     bindings: Iterable[Binding],
     config: Config,
     association: SecurityAssociation,
@@ -190,6 +191,6 @@ def append_advertisement(
     used = len(reply) + _ADVERTISEMENT_HEADER + len(signature)
     limit = max(0, config.advertisement_octets - used)
     solicited = capability.home_address  # None unless S is set
-    data = advertiser.data(config, bindings, requester, solicited, limit)
+    data = advertiser.data(config, version, bindings, requester, solicited, limit)
     if data:
         extensions.append_prefix_advertisement(reply, data)

@@ -44,6 +44,7 @@ class RouterState:
         self.terms = Terms()
         self.spi: int | None = None  # of the last accepted request
         self.answered_at: int | None = None  # the last fresh request
+        self.used: dict[int, int] = {}  # SPI: the last fresh request that it authenticated
         self.requests = TokenBucket(config.rate, config.burst)
         self.answers = TokenBucket(_ANSWERS_A_SECOND, _ANSWERS_BURST)
 
@@ -62,6 +63,7 @@ class State:
         self.clock = Clock()
         self.counters: Counter[str] = Counter()
         self.generation = 0
+        self.advertisable = 0  # changes whenever an advertisement may change
         self.floor: int | None = None
         self.transmits: deque[Transmit] = deque()
         self.outside: deque[bytes] = deque()
@@ -119,6 +121,7 @@ class State:
         """Make the forwarding tables anew after bindings or configuration changed."""
         self.forwarding.rebuild(self.config, self.bindings.values())
         self.generation += 1
+        self.advertisable += 1
 
     def renew_limits(self) -> None:
         """Give every router the request rate of the current configuration."""

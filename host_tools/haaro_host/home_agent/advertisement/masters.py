@@ -44,6 +44,7 @@ def choose(sequence: Sequence[Prefix]) -> tuple[int, list[bool]]:
     # best[j]: least cost of the first j prefixes; came[j]: the last master among them.
     best = [0] + [count * 5] * count
     came = [0] * (count + 1)
+    reach = [0] * count  # where the deltas of a master end
     for i in range(count):
         master = sequence[i]
         cost = best[i] + octets(master[1])
@@ -52,7 +53,14 @@ def choose(sequence: Sequence[Prefix]) -> tuple[int, list[bool]]:
             if cost < best[j]:
                 best[j] = cost
                 came[j] = i
+            else:
+                # The other way is as good as far as its deltas go: these must go further.
+                end = reach[came[j]]
+                if end == count or not is_delta(sequence[end], master):
+                    reach[i] = end
+                    break
             if j == count or not is_delta(sequence[j], master):
+                reach[i] = j
                 break
             cost += 1
             j += 1

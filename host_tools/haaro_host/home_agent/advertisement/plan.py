@@ -111,13 +111,18 @@ def _flat(groups: Sequence[Sequence[Router]]) -> list[Router]:
     return [router for group in groups for router in group]
 
 
+def least_octets(router: Router) -> int:
+    """Return what a router takes at least: its home address and two octets a network."""
+    return _HOA_OCTETS + 2 * len(router[2])
+
+
 def _masters(routers: Sequence[Router], limit: int) -> list[bool]:
-    # A network takes at least two octets: what is further down cannot matter.
     prefixes: list[masters.Prefix] = []
-    for _, _, networks in routers:
-        if len(prefixes) * 2 > limit:
-            break
-        prefixes += [key(network) for network in networks]
+    for router in routers:
+        if limit < 0:
+            break  # what is further down cannot be in
+        limit -= least_octets(router)
+        prefixes += [key(network) for network in router[2]]
     return masters.choose(prefixes)[1]
 
 
