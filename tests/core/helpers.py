@@ -93,6 +93,7 @@ class Lone:
         self.sent = []
         self.events = []
         self.home_agent_answers = True  # the keepalives of run()
+        self.busy = False  # traffic goes through every tunnel, both ways
         estimate = NTP_2026_MS + self.now if ntp_ms is None else ntp_ms
         self.router = Router(self.settings, random.Random(seed).randbytes, self.now, estimate)
 
@@ -117,6 +118,8 @@ class Lone:
             turns = turns + 1 if when <= self.now else 0
             assert turns < 1000, "time stands still"
             self.now = max(self.now, when)
+            for tunnel in self.router.tunnels.all() if self.busy else ():
+                self.router.tunnel_traffic(self.now, tunnel.id, self.now, self.now)
             self.router.handle_timer(self.now)
             items = self.drain()
             new += items

@@ -71,6 +71,7 @@ def test_accepted_reply_builds_the_tunnel_and_sends_the_first_keepalive_at_once(
 def test_renewal_finds_the_tunnel_and_leaves_it_as_it_is():
     """R3.3.3-22"""
     lone, peer, items = requesting()
+    lone.busy = True
     peer.accept(items)
     peer.answer_echo(lone.run(0))
     tunnel = lone.router.tunnels.of_peer(HOA_C)
@@ -130,6 +131,7 @@ def test_further_care_of_addresses_are_tried_when_the_first_is_silent():
 def test_unanswered_request_is_repeated_with_backoff_and_the_routes_go():
     """R3.3.6-9 R3.3.3-i1"""
     lone, peer, items = requesting()
+    lone.busy = True
     peer.accept(items)
     for _ in range(30):
         peer.answer_echo(lone.run(100))
@@ -157,6 +159,7 @@ def test_unanswered_request_is_repeated_with_backoff_and_the_routes_go():
 def test_answer_after_all_brings_the_routes_back():
     """R3.3.6-9"""
     lone, peer, items = requesting()
+    lone.busy = True
     peer.accept(items)
     for n in range(2500):
         items = lone.run(100)
@@ -272,6 +275,7 @@ def test_expired_nonce_restarts_return_routability(code):
 def test_forged_expiry_hints_never_take_the_direct_path_down_and_are_rate_limited():
     """A31 C7 of the threats"""
     lone, peer, items = requesting()
+    lone.busy = True
     peer.accept(items)
     for _ in range(30):
         peer.answer_echo(lone.run(100))

@@ -279,10 +279,15 @@ class Correspondent:
         source = claim.arrival.src
         tunnel = self._tunnels.of_peer(hoa)
         if tunnel is not None and tunnel.local == uplink.address:
-            proven = tunnel.up and tunnel.remote == claim.message.care_of_address
-            if tunnel.remote == source or proven:
+            proven = tunnel.up or tunnel.dormant
+            if tunnel.remote == source or (
+                proven and tunnel.remote == claim.message.care_of_address
+            ):
                 return True
-        return self._tunnels.open_direct(now, hoa, uplink, source, 434) is not None
+        tunnel = self._tunnels.open_direct(now, hoa, uplink, source, 434)
+        if tunnel is not None:
+            tunnel.nat = source != claim.message.care_of_address
+        return tunnel is not None
 
     def _care_of_addresses(self, uplink) -> list[bytes]:
         links = self._ctx.uplinks.values()

@@ -1,5 +1,11 @@
 """All timers of the core in one place: a key to a time in milliseconds. Never calls anybody."""
 
+import heapq
+
+from haaro.compat import const
+
+_SLACK = const(32)  # entries of timers that were moved or disarmed, before they are swept out
+
 
 class Deadlines:
     """Keys are (kind, home address); one time per key. Times are of the monotonic clock that
@@ -8,24 +14,29 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._when: dict[tuple[str, bytes], int] = {}
-        self._next: int | None = None
-        self._stale = False  # asked for every turn of the loop, changed far less often
+        # (time, kind, peer), the earliest first. What no longer agrees with `_when` is void.
+        self._heap: list[tuple[int, str, bytes]] = []
 
     def set(self, kind: str, when: int, peer: bytes = b"") -> None:
         """Arm, or move, the timer (kind, peer) to `when` ms."""
-        self._when[(kind, peer)] = when
-        self._stale = True
+        key = (kind, peer)
+        if self._when.get(key) == when:
+            return
+        self._when[key] = when
+        if len(self._heap) > 2 * len(self._when) + _SLACK:
+            self._heap = [(at, k[0], k[1]) for k, at in self._when.items()]
+            heapq.heapify(self._heap)
+        else:
+            heapq.heappush(self._heap, (when, kind, peer))
 
     def clear(self, kind: str, peer: bytes = b"") -> None:
         """Disarm a timer; not armed is not an error."""
         self._when.pop((kind, peer), None)
-        self._stale = True
 
     def clear_peer(self, peer: bytes) -> None:
         """Disarm every timer of one peer."""
         for key in [key for key in self._when if key[1] == peer]:
             del self._when[key]
-        self._stale = True
 
     def get(self, kind: str, peer: bytes = b"") -> int | None:
         """Return the time of a timer, None when it is not armed."""
@@ -33,22 +44,19 @@ class Deadlines:
 
     def next(self) -> int | None:
         """Return the earliest time, None when nothing is armed."""
-        if self._stale:
-            self._next = min(self._when.values()) if self._when else None
-            self._stale = False
-        return self._next
+        heap = self._heap
+        while heap:
+            when, kind, peer = heap[0]
+            if self._when.get((kind, peer)) == when:
+                return when
+            heapq.heappop(heap)
+        return None
 
     def pop_due(self, now: int) -> tuple[str, bytes] | None:
         """Disarm and return the key of the earliest timer that is due, None when none is."""
         first = self.next()
         if first is None or first > now:
             return None
-        due = None
-        when = now
-        for key, at in self._when.items():
-            if at < when or (at == when and due is None):
-                due, when = key, at
-        if due is not None:
-            del self._when[due]
-            self._stale = True
-        return due
+        _, kind, peer = heapq.heappop(self._heap)
+        del self._when[(kind, peer)]
+        return kind, peer

@@ -5,13 +5,16 @@ Pure functions; the shell swaps the result in when told ("routes",).
 """
 
 
-def direct_networks(record, tunnel) -> list[tuple[bytes, int]]:
+def direct_networks(record, tunnel, home_up: bool) -> list[tuple[bytes, int]]:
     """Return the confirmed prefixes of a CR that go by the direct tunnel now.
 
     As correspondent router: what the peer registered with us. As mobile router: all of its
-    prefixes, once its own registration is there or the time given for it is over.
+    prefixes, once its own registration is there or the time given for it is over. A tunnel that
+    is dormant, or just awake, has traffic only while there is no way by the home agent.
     """
-    if tunnel is None or not tunnel.up or record.unanswered:
+    if tunnel is None or record.unanswered:
+        return []
+    if not tunnel.up and (home_up or not tunnel.resting()):
         return []
     registration = record.registration
     if registration is not None and registration.registered and registration.routes_allowed:
@@ -42,7 +45,7 @@ def forwarding_table(ctx, cache, tunnels, home) -> tuple[list, list]:
     optimise = home.route_optimization and ctx.settings.route_optimization
     for record in cache.all():
         tunnel = tunnels.of_peer(record.cr_hoa)
-        direct = direct_networks(record, tunnel)
+        direct = direct_networks(record, tunnel, home_up)
         for item in record.prefixes:
             key = (item.prefix, item.plen)
             if not item.prefix_valid:
@@ -53,7 +56,7 @@ def forwarding_table(ctx, cache, tunnels, home) -> tuple[list, list]:
                 continue
             if key in direct:
                 taken.add(key)
-                routes.append((item.prefix, item.plen, tunnel.id, -1))
+                routes.append((item.prefix, item.plen, tunnel.id, -1 if tunnel.up else record.hint))
             elif home_up:
                 taken.add(key)
                 routes.append((item.prefix, item.plen, 0, record.hint if optimise else -1))

@@ -291,7 +291,7 @@ class PeerRegistrations:
         deadlines.clear("retry", record.cr_hoa)
         tunnel = self._tunnels.of_peer(record.cr_hoa)
         usable = tunnel is not None and tunnel.local == uplink.address
-        if not (usable and (tunnel.up or tunnel.remote in record.cr_coas)):
+        if not (usable and (tunnel.up or tunnel.dormant or tunnel.remote in record.cr_coas)):
             # RFC 6521 3.3.3: no tunnel, or wrong end points.
             tunnel = self._tunnels.open_direct(
                 now, record.cr_hoa, uplink, record.cr_coas[0], MIP_PORT
@@ -300,7 +300,7 @@ class PeerRegistrations:
             record.obstacle = "no free tunnel"
             return
         tunnel.others = [coa for coa in record.cr_coas if coa != tunnel.remote]
-        if not tunnel.up:
+        if not tunnel.up and not tunnel.dormant:
             self.uplinks.expect(now, record, tunnel)
             self._tunnels.probe(now, tunnel)
         if record.binding is not None:

@@ -15,7 +15,8 @@ from haaro.core.return_routability import ReturnRoutability
 from haaro.core.revocation import Revocations
 from haaro.core.ro_cache import Cache
 from haaro.core.settings import Settings
-from haaro.core.tunnels import Tunnel, Tunnels
+from haaro.core.tunnel_table import TIMERS, Tunnel
+from haaro.core.tunnels import Tunnels
 from haaro.wire import ipv4
 from haaro.wire import message as wire
 from haaro.wire.errors import WireError
@@ -48,7 +49,9 @@ class Router:
     def __init__(self, settings: Settings, random, now: int, ntp_ms: int) -> None:
         ctx = self._ctx = Context(settings, random, now, ntp_ms)
         self.counters = ctx.counters
-        self.tunnels = Tunnels(ctx, self._tunnel_changed, self._tunnel_silent)
+        self.tunnels = Tunnels(
+            ctx, self._tunnel_changed, self._tunnel_silent, self._tunnel_suspected
+        )
         self.cache = Cache(ctx, self._has_tunnel, self._record_removed)
         self.registration = HomeRegistration(
             ctx, self.tunnels, self.cache, self._home_accepted, self._home_lost
@@ -153,6 +156,7 @@ class Router:
             self.counters.bump("tunnelled_other_port")
             return
         path = PATH_DIRECT if tunnel.direct else PATH_HOME
+        self.tunnels.heard(tunnel)
         arrival = Arrival(path, uplink, tunnel.id, ip.src, inner_sport, ip.dst, dport)
         self._dispatch(now, arrival, data)
 
@@ -223,10 +227,8 @@ class Router:
             self._timer(now, due[0], due[1])
 
     def _timer(self, now: int, kind: str, peer: bytes) -> None:
-        if kind == "keepalive":
-            self.tunnels.handle_timer(now, peer)
-        elif kind == "other":
-            self.tunnels.end_grace(peer)
+        if kind in TIMERS:
+            self.tunnels.handle_timer(now, kind, peer)
         elif kind in ("register", "expire"):
             self.registration.handle_timer(now, kind)
         elif kind == "uplink":
@@ -337,7 +339,9 @@ class Router:
 
     def _tunnel_changed(self, now: int, tunnel: Tunnel) -> None:
         if tunnel.direct:
-            state = "up" if tunnel.up else "silent; traffic goes by the home agent"
+            state = "up" if tunnel.up else "down; traffic goes by the home agent"
+            if tunnel.dormant:
+                state = "asleep until there is traffic for it"
             self._ctx.log(f"direct path to {ipv4.text(tunnel.peer)} is {state}")
             record = self.cache.get(tunnel.peer)
             if tunnel.up and record is not None:
@@ -349,7 +353,11 @@ class Router:
         else:
             self.registration.home_agent_silent(now)
 
+    def _tunnel_suspected(self, now: int, tunnel: Tunnel) -> None:
+        self.registration.suspect(now, tunnel)
+
     def _home_accepted(self, now: int, solicited: bytes | None, moved: bool) -> None:
+        self.tunnels.nat = self.registration.nat
         if moved:
             self._peers.uplinks.care_of_changed(now)
         self._correspondent.home_accepted(now, solicited)

@@ -20,10 +20,12 @@ def reason(home, record, tunnel, now: int) -> str:
     """Return one plain sentence why the path to this peer is or is not direct."""
     state = record.registration
     run = record.return_routability
-    if direct_networks(record, tunnel):
+    if tunnel is not None and tunnel.up and direct_networks(record, tunnel, home.registered):
         return "keepalives through the direct tunnel are answered"
     if record.unanswered:
         return record.obstacle
+    if tunnel is not None and tunnel.dormant:
+        return "the direct tunnel carried nothing for a minute; traffic or the peer wakes it"
     if tunnel is not None and tunnel.silent_since is not None:
         seconds = (now - tunnel.silent_since) // 1000
         return f"the direct path has been silent for {seconds} s; it is being probed"
@@ -51,6 +53,7 @@ def _tunnel(tunnel) -> dict:
         "local": text(tunnel.local),
         "remote": text(tunnel.remote),
         "remote_port": tunnel.remote_port,
+        "dormant": tunnel.dormant,
         "mtu": tunnel.mtu,
         "rtt_ms": tunnel.rtt_ms,
     }
@@ -74,7 +77,7 @@ def _peer(home, record, tunnel, now: int) -> dict:
         "static_krm": bool(record.krms),
         "outbound_only": record.outbound_only,
         "networks": networks,
-        "path": "direct" if direct_networks(record, tunnel) else "ha",
+        "path": "direct" if direct_networks(record, tunnel, home.registered) else "ha",
         "reason": reason(home, record, tunnel, now),
         "tunnel": _tunnel(tunnel) if tunnel is not None else None,
         "registered": state is not None and state.registered,
