@@ -17,8 +17,8 @@ from haaro_host.lab.processes import Process
 from haaro_host.lab.system import LabError
 from haaro_host.lab.traffic import IPERF_PORT
 
-LINKS = tuple(plan.INGRESS)
 _SCRIPT = Path(__file__).with_name("recorder.py")
+_RING_MB = 16  # of each link
 _START_DEADLINE_S = 8.0
 _STOP_DEADLINE_S = 5.0
 
@@ -26,8 +26,10 @@ _STOP_DEADLINE_S = 5.0
 class Captures:
     """The running captures of one lab; `directory` gets the files."""
 
-    def __init__(self, lab: Lab, directory: Path) -> None:
+    def __init__(self, lab: Lab, directory: Path, ring_mb: int = _RING_MB) -> None:
         self._lab = lab
+        self.links = tuple(lab.layout.ingress)
+        self._ring_mb = ring_mb
         self.directory = directory
         self._log = directory / "recorder.log"
         self._running: Process | None = None
@@ -39,11 +41,12 @@ class Captures:
     def start(self) -> None:
         """Start and wait until every link is recorded. Raises LabError."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        for path in (self._log, *map(self.path, LINKS)):
+        for path in (self._log, *map(self.path, self.links)):
             path.unlink(missing_ok=True)
         command = [sys.executable, "-S", "-E", str(_SCRIPT), "--out", str(self.directory),
                    "--bulk-port", str(IPERF_PORT), "--home-agent", plan.HOME_AGENT,
-                   *(f"{link}={plan.port_to(link)}" for link in LINKS)]  # fmt: skip
+                   "--ring-mb", str(self._ring_mb),
+                   *(f"{link}={plan.port_to(link)}" for link in self.links)]  # fmt: skip
         process = processes.start(
             self._lab.inside("inet", command), self._log, die_with_parent=True
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from haaro_host.lab import plan
+from haaro_host.lab.plan import DEFAULT_LAYOUT, Layout
 from haaro_host.lab.processes import write_atomically
 
 SPI = 256
@@ -44,13 +45,13 @@ class Files:
         return self.ha_socket if node == "ha" else self.run / f"{node}.sock"
 
 
-def write(files: Files) -> None:
-    """Write the whole configuration."""
+def write(files: Files, layout: Layout = DEFAULT_LAYOUT) -> None:
+    """Write the whole configuration. The home agent knows every office, also one with no router."""
     keys = {office.name: secrets.token_hex(_KEY_OCTETS) for office in plan.OFFICES}
     write_atomically(files.ha_config, home_agent_toml(files))
     write_atomically(files.ha_secrets, home_agent_secrets_toml(keys), _PRIVATE)
     for office in plan.OFFICES:
-        config = json.dumps(router_json(files, office), indent=2) + "\n"
+        config = json.dumps(router_json(files, office, layout), indent=2) + "\n"
         write_atomically(files.router_config(office.node), config)
         secret = json.dumps(router_secrets_json(keys[office.name]), indent=2) + "\n"
         write_atomically(files.router_secrets(office.node), secret, _PRIVATE)
@@ -100,7 +101,9 @@ def home_agent_secrets_toml(keys: dict[str, str]) -> str:
     )
 
 
-def router_json(files: Files, office: plan.Office) -> dict[str, Any]:
+def router_json(
+    files: Files, office: plan.Office, layout: Layout = DEFAULT_LAYOUT
+) -> dict[str, Any]:
     """`router.json` of one office."""
     return {
         "version": 1,
@@ -110,7 +113,7 @@ def router_json(files: Files, office: plan.Office) -> dict[str, Any]:
         "networks": [office.lan_net],
         "explicit": office.name not in _IMPLICIT,
         "lifetime": LIFETIME_S,
-        "uplinks": [{"name": "wan", "driver": "linux_netdev", "interface": "wan"}],
+        "uplinks": layout.uplinks.get(office.node, [plan.WAN_UPLINK]),
         "tunnel_interface": "haaro0",
         "socket": str(files.socket(office.node)),
         "secrets": files.router_secrets(office.node).name,
@@ -122,6 +125,8 @@ def router_json(files: Files, office: plan.Office) -> dict[str, Any]:
         },
         "keepalive": {"ha_s": 25, "direct_ms": 1000, "misses": 3},
         "log": "info",
+        "dataplane": layout.dataplane,
+        "fast_lan": ["lan"] if layout.fast_lan else [],
     }
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from haaro_host.lab import configuration, plan, processes, system, topology
+from haaro_host.lab.plan import DEFAULT_LAYOUT, Layout
 from haaro_host.lab.processes import Process, State
 from haaro_host.lab.system import LabError
 
@@ -37,13 +38,21 @@ class Lab:
     """One lab by name. Making the object touches nothing."""
 
     def __init__(
-        self, name: str = plan.DEFAULT_NAME, logs: Path | None = None, die_with_parent: bool = False
+        self,
+        name: str = plan.DEFAULT_NAME,
+        logs: Path | None = None,
+        die_with_parent: bool = False,
+        layout: Layout = DEFAULT_LAYOUT,
     ) -> None:
         self.name = plan.check_name(name)
+        self.layout = layout
+        # More for the environment of a node's program; read when it is started.
+        self.environment: dict[str, dict[str, str]] = {}
         self.run = RUN / name
         self.logs = logs or self.run / "logs"
         self.files = configuration.Files(self.run)
         self.state = State(self.run / "state.json")
+        self.haaro_command = system.haaro_command()
         self._lock_path = RUN / f"{name}.lock"
         self._die_with_parent = die_with_parent
         self._exclusive = False
@@ -68,8 +77,8 @@ class Lab:
         self._remove_leftovers(say)
         self.state.stage = "building"
         self.state.save()
-        configuration.write(self.files)
-        topology.build(self.name)
+        configuration.write(self.files, self.layout)
+        topology.build(self.name, self.layout)
         self.state.stage = "built"
         self.state.save()
 
@@ -78,7 +87,7 @@ class Lab:
         self.start_home_agent()
         say("home agent answers")
         registered = {}
-        for office in plan.OFFICES:
+        for office in self.layout.offices:
             began = time.monotonic()
             self.start_router(office.node)
             self.wait_registered(office.node)
@@ -123,7 +132,7 @@ class Lab:
     def status(self) -> dict[str, Any]:
         """Facts of the lab: processes, namespaces, filter counters, each program's status."""
         self.state.load()
-        spaces = topology.existing(self.name)
+        spaces = topology.existing(self.name, self.layout)
         alive = self.state.alive()
         whole = len(alive) == len(self.state.processes) or self.state.stage == "absent"
         return {
@@ -138,14 +147,18 @@ class Lab:
             "filter": topology.counters(self.name)
             if plan.namespace(self.name, "inet") in spaces
             else {},
-            "nodes": {node: self.node_status(node) for node in ("ha", *ROUTERS) if node in alive},
+            "nodes": {
+                node: self.node_status(node)
+                for node in ("ha", *self.layout.routers)
+                if node in alive
+            },
         }
 
     # --- its programs
 
     def start_home_agent(self) -> None:
         """Start `haaro ha` and wait until it answers. Raises LabError."""
-        self.start("ha", [*system.haaro_command(), "ha", "--config", str(self.files.ha_config)])
+        self.start("ha", [*self.haaro_command, "ha", "--config", str(self.files.ha_config)])
         self._wait_answer("ha")
 
     def start_router(self, node: str) -> None:
@@ -161,7 +174,10 @@ class Lab:
         """Start `command` in the namespace of `node` as its program."""
         log = self.logs / f"{node}.log"
         made = processes.start(
-            topology.inside(self.name, node, command), log, self._die_with_parent
+            topology.inside(self.name, node, command),
+            log,
+            self._die_with_parent,
+            self.environment.get(node),
         )
         self.state.processes[node] = made
         self.state.save()
@@ -202,7 +218,7 @@ class Lab:
         by_itself = processes.stop(
             process,
             _STOP_DEADLINE_S,
-            by_command if node in ROUTERS else lambda: process.send(signal.SIGTERM),
+            by_command if node in self.layout.routers else lambda: process.send(signal.SIGTERM),
         )
         return f"{node}: stopped" if by_itself else f"{node}: had to be killed"
 
@@ -216,8 +232,8 @@ class Lab:
 
     def inside(self, node: str, command: Sequence[str]) -> list[str]:
         """`command` as run in the namespace of `node`. Raises LabError for an unknown node."""
-        if node not in [each.name for each in plan.NODES]:
-            known = ", ".join(each.name for each in plan.NODES)
+        if node not in [each.name for each in self.layout.nodes]:
+            known = ", ".join(each.name for each in self.layout.nodes)
             raise LabError(f"no node {node!r} in the lab: there are {known}")
         return topology.inside(self.name, node, command)
 
@@ -246,7 +262,7 @@ class Lab:
             )
 
     def _remove_leftovers(self, say: Progress) -> None:
-        if self.state.stage != "absent" or topology.existing(self.name):
+        if self.state.stage != "absent" or topology.existing(self.name, self.layout):
             say("removing what an interrupted run left")
             self._take_down(lambda line: None)
 
@@ -259,16 +275,16 @@ class Lab:
             say(line)
 
         # Routers first: they take their leave of the home agent.
-        order = [*ROUTERS, "ha"]
+        order = [*self.layout.routers, "ha"]
         others = [key for key in self.state.processes if key not in order]
         for node in (*order, *others):
             if node in self.state.alive():
                 note(self.stop_node(node))
-        for space in topology.existing(self.name):
+        for space in topology.existing(self.name, self.layout):
             for pid in topology.processes(space):
                 note(f"{space}: process {pid} was still there, killed")
                 _kill_pid(pid)
-        for space in topology.remove(self.name):
+        for space in topology.remove(self.name, self.layout):
             note(f"{space}: removed")
         if self.run.exists():
             shutil.rmtree(self.run)

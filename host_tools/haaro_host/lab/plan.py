@@ -72,7 +72,8 @@ def port_to(node: str) -> str:
 
 @dataclass(frozen=True)
 class Link:
-    """One veth pair: (node, interface, address/plen) at both ends."""
+    """One veth pair: (node, interface, address/plen) at both ends; several addresses or none are
+    allowed, with spaces between them."""
 
     left: tuple[str, str, str]
     right: tuple[str, str, str]
@@ -109,13 +110,41 @@ LINKS: tuple[Link, ...] = (
       for o in OFFICES),
 )  # fmt: skip
 
-# Neighbour of the internet router -> the sources an ISP lets in from there (BCP 38).
+# Neighbour of the internet router -> the sources an ISP lets in from there (BCP 38), one net or
+# several with ", " between them.
 INGRESS: dict[str, str] = {
     "ha": "192.0.2.0/24",
     **{o.node: o.uplink_net for o in OFFICES},
 }
 
 HOST_ADDRESS: dict[str, str] = {"hq": "10.0.0.10", **{o.host: o.lan_host for o in OFFICES}}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A whole lab: which offices have a router running, what is there, and who filters what.
+
+    `ingress`: link of the internet router (its interface is `port_to`) -> nets, see `INGRESS`.
+    `uplinks`: node -> entries for `uplinks` in its router.json. `dataplane`: which plane the
+    routers use, as in router.json; `fast_lan`: the kernel plane passes by the kernel's forwarding.
+    """
+
+    offices: tuple[Office, ...] = OFFICES
+    nodes: tuple[Node, ...] = NODES
+    links: tuple[Link, ...] = LINKS
+    ingress: dict[str, str] = field(default_factory=lambda: dict(INGRESS))
+    uplinks: dict[str, list[dict[str, object]]] = field(default_factory=dict)
+    dataplane: str = "userspace"
+    fast_lan: bool = False
+
+    @property
+    def routers(self) -> tuple[str, ...]:
+        """Nodes that run a router."""
+        return tuple(office.node for office in self.offices)
+
+
+DEFAULT_LAYOUT = Layout()
+WAN_UPLINK: dict[str, object] = {"name": "wan", "driver": "linux_netdev", "interface": "wan"}
 
 
 def check_name(name: str) -> str:

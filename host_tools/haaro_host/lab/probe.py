@@ -8,6 +8,7 @@ TIME (seconds since 1970) on. Ends on SIGTERM, after a last moment of listening.
 """
 
 import argparse
+import binascii
 import io
 import select
 import signal
@@ -17,9 +18,11 @@ import sys
 import time
 
 PORT = 9000
-RECORD = struct.Struct("<BId d")  # b"s"/b"r", sequence number, time sent, time received (s, 1970)
-SENT, RECEIVED = 0x73, 0x72
+RECORD = struct.Struct("<BId d")  # b"s"/b"r"/b"w", sequence, time sent, time received (s, 1970)
+# Wrong: it came to the probe's port and is not, octet for octet and by its sender, what was sent.
+SENT, RECEIVED, WRONG = 0x73, 0x72, 0x77
 _DATAGRAM = struct.Struct("!4sId")
+_CHECK = struct.Struct("!I")
 _MAGIC = b"hprb"
 _OCTETS = 100
 _LINGER_S = 0.5
@@ -55,7 +58,6 @@ def run(
     """Send one datagram each `gap` seconds, record what comes, until `stopping` holds a time."""
     sequence = 0
     due = max(at, time.time())
-    padding = bytes(_OCTETS - _DATAGRAM.size)
     while True:
         now = time.time()
         if stopping and now > stopping[0] + _LINGER_S:
@@ -63,27 +65,35 @@ def run(
         if not stopping and now >= due:
             due += gap
             try:
-                link.sendto(_DATAGRAM.pack(_MAGIC, sequence, now) + padding, peer)
+                link.sendto(datagram(sequence, now), peer)
             except OSError as error:  # counted as lost: the sequence number is used up
                 print(f"send {sequence}: {error}", file=sys.stderr)
             out.write(RECORD.pack(SENT, sequence, now, 0.0))
             sequence += 1
         wait = _LINGER_S / 5 if stopping else min(1.0, max(0.0, due - time.time()))
         if select.select([link], [], [], wait)[0]:
-            _receive(link, out)
+            _receive(link, peer, out)
 
 
-def _receive(link: socket.socket, out: io.RawIOBase) -> None:
+def datagram(sequence: int, now: float) -> bytes:
+    """What is sent: numbered, timed, and with a checksum of its own over all of it."""
+    head = _DATAGRAM.pack(_MAGIC, sequence, now)
+    return head + _CHECK.pack(binascii.crc32(head)) + bytes(_OCTETS - len(head) - _CHECK.size)
+
+
+def _receive(link: socket.socket, peer: tuple[str, int], out: io.RawIOBase) -> None:
     while True:
         try:
-            data = link.recv(2048)
+            data, source = link.recvfrom(2048)
         except BlockingIOError:
             return
         except OSError:  # an ICMP error for something sent earlier
             continue
-        if len(data) == _OCTETS and data[:4] == _MAGIC:
+        kind, sequence, sent = WRONG, 0, 0.0
+        if len(data) == _OCTETS and source == peer:
             _, sequence, sent = _DATAGRAM.unpack_from(data)
-            out.write(RECORD.pack(RECEIVED, sequence, sent, time.time()))
+            kind = RECEIVED if data == datagram(sequence, sent) else WRONG
+        out.write(RECORD.pack(kind, sequence, sent, time.time()))
 
 
 if __name__ == "__main__":

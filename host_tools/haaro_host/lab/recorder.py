@@ -1,6 +1,7 @@
 """Records what passes the internet router's links as *.pcap files; runs in its namespace.
 
-    python recorder.py --out DIRECTORY --bulk-port N --home-agent ADDRESS LINK=INTERFACE ...
+    python recorder.py --out DIRECTORY --bulk-port N --home-agent ADDRESS --ring-mb N
+        LINK=INTERFACE ...
 
 Standard library only. Used in place of tcpdump because that gives up its rights by changing user,
 which a user namespace with one user doesn't have, and because one classic BPF filter can decide
@@ -39,7 +40,7 @@ _TPACKET_V3 = 2
 _SO_ATTACH_FILTER = 26
 _ETH_P_ALL = 3
 _BLOCK = 1 << 18
-_BLOCKS = 64
+_BLOCKS_A_MB = 4
 _FRAME = 1 << 11
 _RETIRE_MS = 20
 _FROM_USER, _FROM_KERNEL = 0, 1
@@ -104,7 +105,7 @@ def keep_filter(bulk_port: int, home_agent: bytes) -> bytes:
 class Recorder:
     """One link: a ring, and the file it goes to."""
 
-    def __init__(self, interface: str, path: Path, program: bytes) -> None:
+    def __init__(self, interface: str, path: Path, program: bytes, ring_mb: int) -> None:
         self.packets = 0
         self.dropped = 0
         self._file = path.open("wb", buffering=0)
@@ -112,10 +113,11 @@ class Recorder:
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._attach(program)
         self.socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)
-        frames = _BLOCK * _BLOCKS // _FRAME
-        ring = struct.pack("=7I", _BLOCK, _BLOCKS, _FRAME, frames, _RETIRE_MS, 0, 0)
+        self._blocks = ring_mb * _BLOCKS_A_MB
+        frames = _BLOCK * self._blocks // _FRAME
+        ring = struct.pack("=7I", _BLOCK, self._blocks, _FRAME, frames, _RETIRE_MS, 0, 0)
         self.socket.setsockopt(_SOL_PACKET, _PACKET_RX_RING, ring)
-        self._ring = mmap.mmap(self.socket.fileno(), _BLOCK * _BLOCKS)
+        self._ring = mmap.mmap(self.socket.fileno(), _BLOCK * self._blocks)
         self._block = 0
         # Only ETH_P_ALL also hears what this side sends.
         self.socket.bind((interface, _ETH_P_ALL))
@@ -130,7 +132,7 @@ class Recorder:
                 return found
             self._write(base + first, count)
             struct.pack_into("=I", ring, base + _STATUS_AT, _FROM_USER)
-            self._block = (self._block + 1) % _BLOCKS
+            self._block = (self._block + 1) % self._blocks
             found = True
 
     def close(self) -> dict[str, int]:
@@ -166,6 +168,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--bulk-port", required=True, type=int)
     parser.add_argument("--home-agent", required=True)
+    parser.add_argument("--ring-mb", type=int, required=True)
     parser.add_argument("links", nargs="+")
     options = parser.parse_args()
     stopping: list[bool] = []
@@ -173,7 +176,7 @@ def main() -> None:
     program = keep_filter(options.bulk_port, socket.inet_aton(options.home_agent))
     pairs = [link.split("=") for link in options.links]
     recorders = {
-        name: Recorder(interface, options.out / f"{name}.pcap", program)
+        name: Recorder(interface, options.out / f"{name}.pcap", program, options.ring_mb)
         for name, interface in pairs
     }
     print("recording", flush=True)

@@ -12,52 +12,56 @@ import os
 from collections.abc import Iterable
 
 from haaro_host.lab import plan
+from haaro_host.lab.plan import DEFAULT_LAYOUT, Layout
 from haaro_host.lab.system import run
 
 _WRONG_SOURCE = "bcp38_"
+_OURS = ("cut", "dead")
 _STEERED_CPUS = 32  # one word of the kernel's mask
 _FILTER = """
 table ip haaro {{
     {counters}
     set cut {{ type ipv4_addr . ipv4_addr; }}
+    set dead {{ type ifname; }}
     chain ingress {{
         type filter hook prerouting priority raw; policy accept;
+        iifname @dead counter name dead drop
         {sources}
         ip daddr {mobile} counter name mobile_prefix drop
         iifname "to-ha" ip daddr {home_addresses} counter name home_address_loop drop
     }}
     chain forward {{
         type filter hook forward priority filter; policy accept;
+        oifname @dead counter name dead drop
         ip saddr . ip daddr @cut counter name cut drop
     }}
 }}
 """
 
 
-def build(name: str) -> None:
+def build(name: str, layout: Layout = DEFAULT_LAYOUT) -> None:
     """Make every namespace, link, address, route and filter of the lab. Raises LabError."""
-    nodes = [node.name for node in plan.NODES]
-    _batch(f"netns add {plan.namespace(name, node)}" for node in nodes)
-    _batch(_link_line(name, link) for link in plan.LINKS)
-    for node in plan.NODES:
+    _batch(f"netns add {plan.namespace(name, node.name)}" for node in layout.nodes)
+    _batch(_link_line(name, link) for link in layout.links)
+    for node in layout.nodes:
         _settings(name, node)
         run(["ip", "-n", plan.namespace(name, node.name), "-batch", "-"],
-            "\n".join(_addresses(node)) + "\n")  # fmt: skip
-    run(inside(name, "inet", ["nft", "-f", "-"]), internet_filter())
+            "\n".join(_addresses(node, layout)) + "\n")  # fmt: skip
+    run(inside(name, "inet", ["nft", "-f", "-"]), internet_filter(layout))
 
 
-def remove(name: str) -> list[str]:
+def remove(name: str, layout: Layout = DEFAULT_LAYOUT) -> list[str]:
     """Delete the namespaces of the lab that exist; what was deleted."""
-    there = existing(name)
+    there = existing(name, layout)
     for space in there:
         run(["ip", "netns", "delete", space], check=False)
     return there
 
 
-def existing(name: str) -> list[str]:
+def existing(name: str, layout: Layout = DEFAULT_LAYOUT) -> list[str]:
     """Namespaces of this lab that exist now."""
     listed = {line.split()[0] for line in run(["ip", "netns", "list"]).splitlines() if line}
-    ours = [plan.namespace(name, node.name) for node in plan.NODES]
+    ours = [plan.namespace(name, node.name) for node in layout.nodes]
     return [space for space in ours if space in listed]
 
 
@@ -71,16 +75,16 @@ def inside(name: str, node: str, command: Iterable[str]) -> list[str]:
     return ["ip", "netns", "exec", plan.namespace(name, node), *command]
 
 
-def internet_filter() -> str:
+def internet_filter(layout: Layout = DEFAULT_LAYOUT) -> str:
     """The nftables rules of the internet router."""
-    counted = [f"{_WRONG_SOURCE}{node}" for node in plan.INGRESS]
-    names = [*counted, "mobile_prefix", "home_address_loop", "cut"]
+    counted = [f"{_WRONG_SOURCE}{node}" for node in layout.ingress]
+    names = [*counted, "mobile_prefix", "home_address_loop", *_OURS]
     return _FILTER.format(
         counters="\n    ".join(f"counter {each} {{ }}" for each in names),
         sources="\n        ".join(
-            f'iifname "{plan.port_to(node)}" ip saddr != {net} '
+            f'iifname "{plan.port_to(node)}" ip saddr != {{ {nets} }} '
             f"counter name {_WRONG_SOURCE}{node} drop"
-            for node, net in plan.INGRESS.items()
+            for node, nets in layout.ingress.items()
         ),
         mobile=plan.MOBILE_RANGE,
         home_addresses=plan.HOME_ADDRESSES,
@@ -98,8 +102,8 @@ def counters(name: str) -> dict[str, int]:
 
 
 def filtered(found: dict[str, int]) -> dict[str, int]:
-    """The counters of `counters()` that must stay 0: everything but the demo's own cut."""
-    return {key: value for key, value in found.items() if key != "cut"}
+    """The counters of `counters()` that must stay 0: everything but what a test cuts itself."""
+    return {key: value for key, value in found.items() if key not in _OURS}
 
 
 def cut(name: str, one: str, other: str) -> None:
@@ -110,6 +114,28 @@ def cut(name: str, one: str, other: str) -> None:
 def heal(name: str, one: str, other: str) -> None:
     """Take back `cut`."""
     _cut_element(name, "delete", one, other)
+
+
+def cut_one_way(name: str, source: str, destination: str) -> None:
+    """Drop what goes from one address to the other, and only that; `flush_cuts` takes it back."""
+    element = f"{{ {source} . {destination} }}"
+    run(inside(name, "inet", ["nft", "add", "element", "ip", "haaro", "cut", element]))
+
+
+def flush_cuts(name: str) -> None:
+    """Take back every cut."""
+    run(inside(name, "inet", ["nft", "flush", "set", "ip", "haaro", "cut"]))
+
+
+def kill_link(name: str, link: str) -> None:
+    """Lose everything on a link of the internet router, both ways; its carrier stays."""
+    element = f'{{ "{plan.port_to(link)}" }}'
+    run(inside(name, "inet", ["nft", "add", "element", "ip", "haaro", "dead", element]))
+
+
+def revive_links(name: str) -> None:
+    """Take back every `kill_link`."""
+    run(inside(name, "inet", ["nft", "flush", "set", "ip", "haaro", "dead"]))
 
 
 def _cut_element(name: str, verb: str, one: str, other: str) -> None:
@@ -154,12 +180,13 @@ def _settings(name: str, node: plan.Node) -> None:
     run(inside(name, node.name, ["sh", "-ec", "\n".join(lines)]))
 
 
-def _addresses(node: plan.Node) -> list[str]:
+def _addresses(node: plan.Node, layout: Layout) -> list[str]:
     lines = ["link set lo up"]
-    for link in plan.LINKS:
-        for owner, port, address in (link.left, link.right):
+    for link in layout.links:
+        for owner, port, addresses in (link.left, link.right):
             if owner == node.name:
-                lines += [f"addr add {address} dev {port}", f"link set dev {port} up"]
+                lines += [f"addr add {address} dev {port}" for address in addresses.split()]
+                lines.append(f"link set dev {port} up")
     if node.gateway:
         lines.append(f"route add default via {node.gateway}")
     lines += [f"route add {route}" for route in node.routes]

@@ -201,6 +201,10 @@ class Probe:
         got = {n: at for kind, n, _, at in self._records(destination) if kind == probe.RECEIVED}
         return ProbeSeries(sent, got)
 
+    def wrong(self, node: str) -> int:
+        """Datagrams that came to `node` and are not what the other end sent."""
+        return sum(1 for kind, *_ in self._records(node) if kind == probe.WRONG)
+
     def _records(self, node: str) -> list[tuple[int, int, float, float]]:
         path = self._files[node]
         data = path.read_bytes() if path.exists() else b""
