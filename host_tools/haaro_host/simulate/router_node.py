@@ -78,6 +78,7 @@ class RouterNode:
         self._rx: dict[int, int] = {}
         self._tx: dict[int, int] = {}
         self._carried: set[int] = set()
+        self._count_at: int | None = None
 
     def crash(self) -> None:
         """Power off: nothing is sent any more and nothing is remembered."""
@@ -186,6 +187,10 @@ class RouterNode:
         self._tx[tunnel] = self._tx.get(tunnel, 0) + 1
         self._carried.add(tunnel)
         self._encapsulate(tunnel, packet)
+        if tunnel == 0 and self._count_at is None:
+            # The shell tells what the tunnels carried once a second.
+            self._count_at = self.network.now + 1000
+            self.network.arm(self)
         if hint >= 0:
             self.router.traffic_wanted(self.network.now, hint)
             self.pump()
@@ -246,7 +251,12 @@ class RouterNode:
 
     def next_deadline(self) -> int | None:
         """Return when handle_timer() is due."""
-        return self.router.next_deadline() if self.running else None
+        if not self.running:
+            return None
+        when = self.router.next_deadline()
+        if self._count_at is None or (when is not None and when < self._count_at):
+            return when
+        return self._count_at
 
     def handle_timer(self) -> None:
         """Do what is due, after telling the core what the tunnels carried."""
@@ -255,6 +265,7 @@ class RouterNode:
             rx, tx = self._rx.get(tunnel, 0), self._tx.get(tunnel, 0)
             self.router.tunnel_traffic(now, tunnel, rx, tx)
         self._carried.clear()
+        self._count_at = None
         self.router.handle_timer(now)
         self.pump()
 
