@@ -226,7 +226,7 @@ def _problem(fault: Any, file: str) -> Problem:
     table: type[BaseModel] | None = FleetDocument
     if names[0] == "site" and len(names) > 2:
         table, names = SiteTable, names[2:]
-    elif len(names) > 1:
+    elif names[0] != "site" and len(names) > 1:
         table, names = _TABLES.get(names[0]), names[1:]
     if fault["type"] == "extra_forbidden":
         known = ", ".join(sorted(table.model_fields)) if table else ""
