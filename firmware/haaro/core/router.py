@@ -28,6 +28,7 @@ from haaro.wire.udp_tunnel import parse_tunnel
 _PROTOCOL_ICMP = const(1)
 _PROTOCOL_IPIP = const(4)
 _PROTOCOL_UDP = const(17)
+_OUTER_OCTETS = const(32)  # IPv4, UDP and tunnel header
 _MAX_TIMERS = const(512)  # in one turn; the rest is due in the next
 
 _NAMES = {
@@ -259,7 +260,14 @@ class Router:
 
     def poll_transmit(self):
         """Return the next Transmit, None when there is none."""
-        return self._ctx.queues.poll_transmit()
+        item = self._ctx.queues.poll_transmit()
+        if item is not None:
+            tunnel = self.tunnels.get(item.tunnel)
+            link = self._ctx.uplinks.get(item.uplink if tunnel is None else tunnel.uplink)
+            if link is not None:
+                # Twice: most of it is answered. What comes unasked for must not use the budget up.
+                link.spend(2 * (len(item.payload) + _OUTER_OCTETS))
+        return item
 
     def next_event(self) -> tuple | None:
         """Return ("tunnel", id), ("routes",) or ("log", level, text); None when there is none."""

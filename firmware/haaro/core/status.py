@@ -5,6 +5,7 @@ only.
 from haaro.core import ro_cache
 from haaro.core.forwarding import direct_networks
 from haaro.core.return_routability import UNREACHED_FROM_UPLINK
+from haaro.core.uplink_policy import why
 from haaro.wire.ipv4 import text
 
 
@@ -59,8 +60,42 @@ def _tunnel(tunnel) -> dict:
     }
 
 
-def _peer(home, record, tunnel, now: int) -> dict:
+def _uplink(ctx, uplink, current, now: int) -> dict:
+    slowdown = uplink.slowdown(now)
+    return {
+        "index": uplink.index,
+        "name": uplink.name,
+        "up": uplink.up,
+        "care_of_address": text(uplink.address) if uplink.address else None,
+        "mtu": uplink.mtu,
+        "in_use": uplink is current,
+        "why": why(now, ctx.settings, uplink, current),
+        "priority": uplink.priority,
+        "cost": uplink.cost,
+        "drained": uplink.drained,
+        "loss_percent": uplink.loss // 10,
+        "rtt_ms": uplink.rtt_ms,
+        "metered": uplink.metered,
+        "budget_left_kb": uplink.left // 1000 if uplink.metered else None,
+        "keepalive_slowdown": slowdown,
+    }
+
+
+def _uplink_of(ctx, record) -> tuple:
+    """Return (name of the uplink toward this peer, one sentence why)."""
+    uplink = ctx.uplink(record)
+    if uplink is None:
+        return None, "no uplink is up"
+    if uplink.index == record.uplink:
+        return uplink.name, "found to work where the usual one gave no direct path"
+    if uplink.index == ctx.settings.peer_uplinks.get(record.cr_hoa):
+        return uplink.name, "configured for this peer"
+    return uplink.name, "that of the home agent"
+
+
+def _peer(ctx, home, record, tunnel, now: int) -> dict:
     state = record.registration
+    uplink, uplink_why = _uplink_of(ctx, record)
     networks = [
         {
             "prefix": _network(p.prefix, p.plen),
@@ -79,6 +114,8 @@ def _peer(home, record, tunnel, now: int) -> dict:
         "networks": networks,
         "path": "direct" if direct_networks(record, tunnel, home.registered) else "ha",
         "reason": reason(home, record, tunnel, now),
+        "uplink": uplink,
+        "uplink_why": uplink_why,
         "tunnel": _tunnel(tunnel) if tunnel is not None else None,
         "registered": state is not None and state.registered,
         "registration_left_s": _left_s(state.expires_at, now)
@@ -103,12 +140,7 @@ def report(ctx, cache, tunnels, home, now: int) -> dict:
         "home_agent": text(settings.home_agent),
         "user_traffic_encrypted": False,
         "uplinks": [
-            {
-                "index": u.index,
-                "up": u.up,
-                "care_of_address": text(u.address) if u.address else None,
-                "mtu": u.mtu,
-            }
+            _uplink(ctx, u, ctx.uplinks.get(ctx.current), now)
             for u in sorted(ctx.uplinks.values(), key=lambda u: u.index)
         ],
         "registration": {
@@ -123,7 +155,7 @@ def report(ctx, cache, tunnels, home, now: int) -> dict:
             "tunnel": _tunnel(home_tunnel) if home_tunnel is not None else None,
         },
         "clock": {"offset_ms": ctx.clock.offset_ms, "synchronised": ctx.clock.synchronised},
-        "peers": [_peer(home, r, tunnels.of_peer(r.cr_hoa), now) for r in cache.all()],
+        "peers": [_peer(ctx, home, r, tunnels.of_peer(r.cr_hoa), now) for r in cache.all()],
         "active_peers": len([r for r in cache.all() if r.rr_state(r.mr_coa) == ro_cache.ACTIVE]),
         "counters": ctx.counters.as_dict(),
     }
