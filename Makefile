@@ -20,7 +20,7 @@ export MICROPYTHON
 # The paths inside a virtual environment are absolute: one that was copied here with the tree is another tree's.
 $(shell [ ! -f $(STAMP) ] || [ "$$(cat $(STAMP))" = "$(CURDIR)" ] || rm -f $(STAMP))
 
-.PHONY: help setup system-packages test-packages lint format test demo soak soak-sim differential fuzz mutants conformance-mutants wire-bench size conformance advertise-bench clean
+.PHONY: help setup system-packages test-packages lint format test demo soak soak-sim flood differential fuzz mutants conformance-mutants wire-bench size conformance advertise-bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /#/' | \
@@ -69,6 +69,10 @@ soak: setup  ## ten minutes of demo traffic: heap growth, token renewals; report
 # SEED= and DAYS= choose another run.
 soak-sim: $(STAMP)  ## 30 simulated days of faults in one process: nothing crashes, grows or sticks (20 minutes)
 	$(BIN)/haaro simulate --soak-days $(or $(DAYS),30) --seed $(or $(SEED),1)
+
+# As root, or inside `unshare -Urnm`. MESSAGES= sends fewer.
+flood: setup  ## 10^6 HoTI and CoTI at one router: heap kept, traffic lost (25 minutes), write docs/flood.md
+	$(BIN)/python -m tests.bench.flood $(if $(MESSAGES),--messages $(MESSAGES))
 
 # SEED= repeats a run, COUNT= is the number of messages.
 differential: $(STAMP)  ## wire on CPython and MicroPython: 100000 generated messages, compared
