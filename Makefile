@@ -20,7 +20,7 @@ export MICROPYTHON
 # The paths inside a virtual environment are absolute: one that was copied here with the tree is another tree's.
 $(shell [ ! -f $(STAMP) ] || [ "$$(cat $(STAMP))" = "$(CURDIR)" ] || rm -f $(STAMP))
 
-.PHONY: help setup system-packages test-packages lint format test demo soak soak-sim flood differential fuzz mutants conformance-mutants wire-bench size conformance advertise-bench clean
+.PHONY: help setup system-packages test-packages lint format test demo soak soak-sim flood differential fuzz mutants conformance-mutants wire-bench size conformance advertise-bench bpf clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /#/' | \
@@ -54,16 +54,16 @@ format: $(STAMP)  ## rewrite the files as `make lint` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: setup test-packages  ## pytest, then the suite inside MicroPython's unix port
+test: setup test-packages bpf  ## pytest, then the suite inside MicroPython's unix port
 	@status=0; \
 	$(BIN)/python -m pytest || status=1; \
 	"$(MICROPYTHON)" -X heapsize=384k unix_port_tests/run.py || status=1; \
 	exit $$status
 
-demo: setup  ## three offices in network namespaces find the direct path; report in build/demo
+demo: setup bpf  ## three offices in network namespaces find the direct path; report in build/demo
 	$(BIN)/haaro lab demo --out $(BUILD)/demo
 
-soak: setup  ## ten minutes of demo traffic: heap growth, token renewals; report in build/soak
+soak: setup bpf  ## ten minutes of demo traffic: heap growth, token renewals; report in build/soak
 	$(BIN)/haaro lab soak --out $(BUILD)/soak
 
 # SEED= and DAYS= choose another run.
@@ -103,6 +103,20 @@ conformance: $(STAMP)  ## write docs/conformance.md from the requirement ids in 
 advertise-bench: $(STAMP)  ## write docs/advertisement.md: how short advertisements get
 	@$(BIN)/python -m tests.bench.advertisement
 
+BPF := firmware/kernel_plane
+BPF_FLAGS := -O2 -g -Wall -Wextra -Werror -mcpu=v3 -I/usr/include/$(shell uname -m)-linux-gnu
+
+# Without clang there is nothing to build, and the userspace plane carries the packets.
+bpf:  ## the kernel plane's programs for both byte orders, by clang: firmware/kernel_plane/*.o
+	@./host_tools/system_packages.sh --bpf
+	@if command -v clang >/dev/null; then $(MAKE) --no-print-directory $(BPF)/little.o $(BPF)/big.o; fi
+
+$(BPF)/little.o: BPF_TARGET := bpfel
+$(BPF)/big.o: BPF_TARGET := bpfeb
+$(BPF)/%.o: $(BPF)/haaro.bpf.c
+	clang -target $(BPF_TARGET) $(BPF_FLAGS) -c $< -o $@
+	@if command -v llvm-strip >/dev/null; then llvm-strip -g $@; fi
+
 clean:  ## remove build/ and caches (.venv stays: remove it by hand to set up anew)
-	rm -rf $(BUILD) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(BUILD) .pytest_cache .mypy_cache .ruff_cache .hypothesis $(BPF)/*.o
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -3,10 +3,12 @@
 #
 #     system_packages.sh           the tools that the lab and the demo call
 #     system_packages.sh --tests   what only tests call; without it they are skipped
+#     system_packages.sh --bpf     what builds and loads the kernel plane; without it there is the
+#                                  userspace plane
 #     system_packages.sh PYTHON    that this interpreter can make virtual environments
 #
 # As root on a Debian-like system install what is missing; otherwise say what it is and exit 1 (with
-# --tests: 0).
+# --tests and --bpf: 0).
 set -u
 
 python=${1:-}
@@ -20,6 +22,14 @@ check() {
     missing=""
     if [ "$python" = --tests ]; then
         need tshark tshark
+        missing=${missing# }
+        return
+    elif [ "$python" = --bpf ]; then
+        need clang clang
+        need llvm-strip llvm
+        need bpftool bpftool
+        need tc iproute2
+        [ -e /usr/include/bpf/bpf_helpers.h ] || missing="$missing libbpf-dev"
         missing=${missing# }
         return
     elif [ -n "$python" ]; then
@@ -42,8 +52,11 @@ check
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "haaro: missing on this system: $missing" >&2
     echo "haaro: as root on Debian or Ubuntu: apt-get install $missing" >&2
-    [ "$python" = --tests ] || exit 1
-    echo "haaro: the tests that call it are skipped" >&2
+    case "$python" in
+    --tests) echo "haaro: the tests that call it are skipped" >&2 ;;
+    --bpf) echo "haaro: without it packets go by the userspace plane" >&2 ;;
+    *) exit 1 ;;
+    esac
     exit 0
 fi
 

@@ -86,7 +86,7 @@ class Node:
 
     def __init__(self, net: Net, name: str, config: dict) -> None:
         script = ROOT / "tests" / "shell" / "plane_node.py"
-        command = [MICROPYTHON, "-X", "heapsize=384k", str(script), json.dumps(config)]
+        command = [MICROPYTHON, "-X", "heapsize=384k", str(script)]
         self.process = subprocess.Popen(
             net.inside(name, *command),
             stdin=subprocess.PIPE,
@@ -94,6 +94,8 @@ class Node:
             stderr=subprocess.STDOUT,
             env={**os.environ, "MICROPYPATH": str(ROOT / "firmware")},
         )
+        self.process.stdin.write(json.dumps(config).encode() + b"\n")
+        self.process.stdin.flush()
 
     def read(self, seconds: float = 20) -> dict:
         """Return the next line; fail with everything printed if none comes or it is no JSON."""

@@ -81,17 +81,24 @@ def status(machine, control, stray, signalling):
         "warnings": machine.warnings,
         "heap": gc.mem_alloc(),
         "tunnel_socket_had": received(plane._send[0]),
+        "plane": machine.plane_kind,
+        "why": machine.plane_why,
+        "calls": plane.door.status() if machine.plane_kind == "kernel" else None,
     }
 
 
 def main():
-    config = json.loads(sys.argv[1])
+    # Not an argument: MicroPython takes none of more than 255 octets.
+    config = json.loads(sys.stdin.readline())
     settings = Settings()
     settings.home_address = address(config["home_address"])
     settings.networks = [prefix(net) for net in config["networks"]]
     options = {
         "tunnel_interface": config.get("tunnel_interface", "haaro0"),
         "uplinks": [{"interface": name} for name in config["uplinks"]],
+        "dataplane": config.get("dataplane", "userspace"),
+        "fast_lan": config.get("fast_lan", []),
+        "socket": config.get("socket"),
     }
     if config.get("cpus"):
         linux_sockets.cpus = lambda: config["cpus"]
@@ -114,6 +121,7 @@ def main():
         if waiting == 0:
             waiting = -1000
             tables(machine, config)
+            machine.plane.commit()
             gc.collect()
             print(json.dumps({"ready": True, "warnings": machine.warnings}))
         for obj, event in poll.ipoll(1000):
@@ -140,6 +148,7 @@ def main():
                         signalling.append(row)
                     got = machine.signalling.receive(obj)
         plane = machine.plane
+        plane.commit()
         item = plane.next_control()
         while item:
             control.append([item[0], text(item[2]), item[3], len(item[1])])

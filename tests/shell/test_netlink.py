@@ -1,6 +1,7 @@
 """Links, rules and routes by netlink: what comes up, what a kill leaves, and what goes."""
 
 import json
+import re
 import subprocess
 import time
 
@@ -226,16 +227,25 @@ def test_a_second_uplink_gets_its_own_table(net):
 
 
 def test_without_root_inside_a_user_namespace(net):
-    """The machine comes up with the privileges of `unshare -Urnm`: only its queues are smaller."""
+    """The machine comes up with the privileges of `unshare -Urnm`: only its queues are smaller, and
+    the kernel refuses its plane, for which the userspace plane stands in.
+    """
+    wanted = config(1, dataplane="auto", socket="/tmp/haaro-userns/r.sock")
     node = f"'{MICROPYTHON}' -X heapsize=384k '{ROOT}/tests/shell/plane_node.py'"
     script = (
         "mount -t sysfs none /sys 2>/dev/null; "
         "ip link add wan type veth peer name peer; ip link set lo up; ip link set peer up; "
         "ip address add 10.99.0.1/24 dev wan; ip link set wan up; "
-        f"echo stop | {node} '{json.dumps(config(1))}'; "
+        "mount -t tmpfs none /tmp; "
+        f"printf '%s\\n' '{json.dumps(wanted)}' status stop | {node}; "
         "ip rule; ip link"
     )
     environment = f"MICROPYPATH={ROOT}/firmware"
     out = run("env", environment, "unshare", "-Urnm", "sh", "-c", script)
     assert '"ready": true' in out and '"warnings": []' in out and '"stopped": true' in out
     assert "proto 43" not in out and "haaro0" not in out
+    status = json.loads(next(line for line in out.splitlines() if '"plane"' in line))
+    assert status["plane"] == "userspace"
+    assert re.match(
+        "the kernel plane is refused: .*(not permitted|make bpf|not inst)", status["why"]
+    )

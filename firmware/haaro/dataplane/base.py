@@ -10,6 +10,8 @@ A plane has:
   attach_lan(port), open_uplink(index, interface, address, mtu), close_uplink(index)
   set_tunnel(id, uplink, local, remote, remote_port, mtu, peer, also), delete_tunnel(id)
   swap(routes, sources)       tables of forwarding, replaced as a whole
+  commit()                    what was set, deleted and swapped is in force; at the latest then
+  look_around()               the box's links or routes may have changed
   send(id, packet) -> bool    one inner packet of the control plane into a tunnel, by `control`
   take(uplink, packet)        one tunnel packet that came by the signalling socket
   register(poll), handle(obj, event) -> bool   one bounded batch; False: obj is not ours

@@ -158,6 +158,12 @@ class UserspacePlane(Forwarder):
         self._aside.build(routes, sources, self._networks, self._home_address, self._ends())
         self._use_aside()
 
+    def commit(self) -> None:
+        """Put in force what was asked for: here all of it is already."""
+
+    def look_around(self) -> None:
+        """The box's links or routes have changed: nothing here depends on them."""
+
     def _renew_ends(self):
         self._aside.renew_ends(self._built, self._ends())
         self._use_aside()

@@ -5,10 +5,10 @@ MicroPython gets no signals, so a killed router cleans up nothing: `start` begin
 """
 
 from haaro.compat import const
-from haaro.dataplane.userspace import UserspacePlane
 from haaro.lan.linux_packet import LinuxPacketPort
 from haaro.platform import ethtool, linux_sockets
 from haaro.platform.linux_routing import LinuxRouting
+from haaro.platform.planes import make_plane
 from haaro.shell.signalling import Signalling
 from haaro.uplink.linux_netdev import LinuxNetdev
 
@@ -30,7 +30,7 @@ class LinuxMachine:
         self._failed: list = []
         self.warnings: list = []
         home_address = settings.home_address
-        plane = UserspacePlane(pools, linux_sockets, home_address, settings.networks)
+        plane, self.plane_kind, self.plane_why = make_plane(settings, options, pools)
         self.plane = plane
         self.signalling = Signalling(linux_sockets, home_address, plane.take)
         plane.control = self.signalling.send
@@ -61,6 +61,7 @@ class LinuxMachine:
         if obj is not self._uplinks.socket:
             return False
         self._uplinks.handle()
+        self.plane.look_around()
         return True
 
     def next_uplink_change(self) -> tuple | None:
@@ -101,9 +102,14 @@ class LinuxMachine:
         routing = self._routing
         kernel_end = self._interface
         our_end = kernel_end[:-1] + "1" if kernel_end[-1] == "0" else kernel_end + "p"
-        routing.clear(kernel_end, [(settings.home_address, 32)] + settings.networks)
         macs = (b"\x02\x68" + settings.home_address, b"\x02\x69" + settings.home_address)
-        indexes = routing.make_pair(kernel_end, our_end, macs, _MTU)
+        indexes = None
+        if self.plane_kind == "kernel" and self.plane.door.adopted:
+            # Traffic goes on through the pair of the process before.
+            indexes = routing.find_pair(kernel_end, our_end)
+        if indexes is None:
+            routing.clear(kernel_end, [(settings.home_address, 32)] + settings.networks)
+            indexes = routing.make_pair(kernel_end, our_end, macs, _MTU)
         for index in indexes:
             ethtool.features_off(index)
         for end in (kernel_end, our_end):
@@ -121,6 +127,12 @@ class LinuxMachine:
         # On a link that is up, or the kernel would reorder the sockets as it comes up; and before
         # there is an address, so that nothing is in a queue when the filters change.
         self.plane.attach_lan(LinuxPacketPort(indexes[1], macs[1], macs[0]))
+        if self.plane_kind == "kernel":
+            refused = self.plane.attach_pair(kernel_end, indexes)
+            if refused:
+                self.plane_kind = "userspace"
+                self.plane_why = "the kernel plane is refused: " + refused
+                self._warn(self.plane_why)
         routing.add_home(indexes[0], settings.home_address, settings.networks)
 
     def _write(self, path, value, optional=False):

@@ -87,11 +87,7 @@ class LinuxRouting:
             raise OSError(_EEXIST, "%s exists and is not haaro's" % interface)
         guarded = guarded or []
         for source, plen in guarded:
-            try:
-                self._add_rule(_PRIORITY_GUARD, 0, source, b"", plen, _BLACKHOLE)
-            except OSError as error:
-                if error.errno != _EEXIST:
-                    raise
+            self._add_rule(_PRIORITY_GUARD, 0, source, b"", plen, _BLACKHOLE)
         for _, body in self._netlink.dump(_GET_RULE, _rule(0, 0)):
             found = attributes(body, 12)
             if body[7] == _BLACKHOLE and (found.get(_FRA_SOURCE), body[2]) in guarded:
@@ -136,6 +132,16 @@ class LinuxRouting:
         for index in indexes:
             self._netlink.request(_NEW_LINK, 0, _link(index) + name(_IFLA_ALIAS, _ALIAS))
         return indexes
+
+    def find_pair(self, kernel_end: str, our_end: str) -> tuple | None:
+        """Return the two indexes of the pair an earlier run left, None if it is not there."""
+        found = []
+        for end in (kernel_end, our_end):
+            index, _, attributes_ = self.link(end)
+            if not index or attributes_.get(_IFLA_ALIAS, b"").rstrip(b"\0") != _ALIAS.encode():
+                return None
+            found.append(index)
+        return tuple(found)
 
     def up(self, index: int) -> None:
         """Bring a link up, without ARP."""
@@ -196,7 +202,12 @@ class LinuxRouting:
         if table:
             body += number(_FRA_TABLE, table)
         body += attribute(_FRA_PROTOCOL, bytes((_PROTOCOL,))) + more
-        self._netlink.request(_NEW_RULE, netlink.CREATE | netlink.EXCLUSIVE, body)
+        try:
+            self._netlink.request(_NEW_RULE, netlink.CREATE | netlink.EXCLUSIVE, body)
+        except OSError as error:
+            # Left by an earlier run.
+            if error.errno != _EEXIST:
+                raise
 
     def _forgiving(self, kind, body):
         try:

@@ -1,0 +1,46 @@
+"""Chooses the data plane of a Linux box, and takes back what another choice left in the kernel.
+
+Owns the words for why. The kernel plane's modules are imported here and only when they are wanted:
+they are heap. Called by platform/linux.py.
+"""
+
+import os
+
+from haaro.dataplane.userspace import UserspacePlane
+from haaro.platform import linux_sockets
+
+
+def make_plane(settings, options: dict, pools: tuple) -> tuple:
+    """Return (plane, kind, why) by options["dataplane"]: "auto", "kernel" or "userspace".
+
+    kind: "kernel" or "userspace". why: one line for the status.
+    """
+    wanted = options.get("dataplane", "userspace")
+    arguments = (pools, linux_sockets, settings.home_address, settings.networks)
+    if wanted == "userspace":
+        if _left_behind(options.get("socket")):
+            from haaro.platform.linux_bpf import KernelDoor
+
+            KernelDoor(options["socket"]).unload()
+        return UserspacePlane(*arguments), "userspace", "configured"
+    from haaro.platform.linux_bpf import KernelDoor
+
+    door = KernelDoor(options["socket"])
+    refused = door.load(repr((settings.home_address, settings.networks, options)))
+    if refused:
+        return UserspacePlane(*arguments), "userspace", "the kernel plane is refused: " + refused
+    from haaro.dataplane.kernel import KernelPlane
+    from haaro.platform.linux_paths import LinuxPaths
+
+    plane = KernelPlane(*arguments, door, LinuxPaths(), options.get("fast_lan", []))
+    return plane, "kernel", "configured" if wanted == "kernel" else "the kernel takes it"
+
+
+def _left_behind(socket):
+    for path in (".bpf", ".err"):
+        try:
+            os.stat(socket + path)
+            return True
+        except (OSError, TypeError):
+            pass
+    return False
