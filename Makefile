@@ -20,7 +20,7 @@ export MICROPYTHON
 # The paths inside a virtual environment are absolute: one that was copied here with the tree is another tree's.
 $(shell [ ! -f $(STAMP) ] || [ "$$(cat $(STAMP))" = "$(CURDIR)" ] || rm -f $(STAMP))
 
-.PHONY: help setup system-packages test-packages lint format test demo soak soak-sim flood differential fuzz mutants conformance-mutants wire-bench size conformance advertise-bench bpf clean
+.PHONY: help setup system-packages test-packages lint format test demo soak soak-sim outages flood differential fuzz mutants conformance-mutants wire-bench size conformance advertise-bench bpf clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /#/' | \
@@ -65,6 +65,10 @@ demo: setup bpf  ## three offices in network namespaces find the direct path; re
 
 soak: setup bpf  ## ten minutes of demo traffic: heap growth, token renewals; report in build/soak
 	$(BIN)/haaro lab soak --out $(BUILD)/soak
+
+# RUNS= and JOBS= choose how often and how many side by side; goes on where it was interrupted.
+outages: setup  ## every fault 20 times in namespaces and in simulation, write docs/outages.md (hours)
+	$(BIN)/haaro lab outages --runs $(or $(RUNS),20) --jobs $(or $(JOBS),4) --out $(BUILD)/outages
 
 # SEED= and DAYS= choose another run.
 soak-sim: $(STAMP)  ## 30 simulated days of faults in one process: nothing crashes, grows or sticks (20 minutes)

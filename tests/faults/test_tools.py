@@ -261,12 +261,11 @@ def test_the_probe_calls_wrong_what_was_not_sent(tmp_path: Path) -> None:
     """A datagram from elsewhere, a changed one and a short one are wrong; its own is received."""
     from haaro_host.lab import probe
 
-    link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    # Unix sockets: without root these tests run where even the loopback interface is down.
+    link, peer, other = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(3))
     with link, peer, other, (tmp_path / "out").open("wb", buffering=0) as out:
-        for each in (link, peer, other):
-            each.bind(("127.0.0.1", 0))
+        for name, each in (("link", link), ("peer", peer), ("other", other)):
+            each.bind(str(tmp_path / name))
         link.setblocking(False)
         good = probe.datagram(7, 1.5)
         changed = good[:5] + b"\x01" + good[6:]

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from rich.table import Table
 
 from haaro_host.lab import plan, report, system
 from haaro_host.lab.demo import Demo, Options
+from haaro_host.lab.faults import cases
+from haaro_host.lab.faults.outages import Outages
 from haaro_host.lab.lab import Lab
 from haaro_host.lab.soak import Soak
 from haaro_host.lab.system import LabError
@@ -26,6 +29,8 @@ app = typer.Typer(no_args_is_help=True)
 _NAME = typer.Option(plan.DEFAULT_NAME, "--name", help="prefix of the namespaces: NAME-a, ...")
 _OUT_DEMO = typer.Option(Path("build/demo"), help="directory for report, captures and logs")
 _OUT_SOAK = typer.Option(Path("build/soak"), help="directory for soak.json, captures and logs")
+_OUT_FAULTS = typer.Option(Path("build/faults"), help="directory for captures and logs of misses")
+_OUT_OUTAGES = typer.Option(Path("build/outages"), help="directory where the results are kept")
 _SOAK_MINUTES = 10.0
 _PLAIN_COLUMNS = 130
 
@@ -122,6 +127,56 @@ def soak(
     """Traffic between C and A for minutes: is the direct path kept while tokens are renewed?"""
     _alone()
     raise typer.Exit(_soak(Options(out=_directory(out), name=name), minutes))
+
+
+@app.command()
+def faults(
+    case: list[str] = typer.Argument(None, help="names of cases; all but the long ones if absent"),
+    seed: int = typer.Option(1, help="sets the phase of every timer"),
+    jobs: int = typer.Option(cases.SIDE_BY_SIDE, min=1, help="labs side by side"),
+    out: Path = _OUT_FAULTS,
+    as_json: bool = typer.Option(False, "--json", help="one object a case"),
+) -> None:
+    """Do faults F1 to F14 to real processes and measure each outage.
+
+    Exit status 0 if every bound holds, 1 if not. Captures and logs of a miss stay in --out.
+    """
+    unknown = sorted(set(case or ()) - set(cases.BY_KEY))
+    if unknown:
+        known = ", ".join(cases.BY_KEY)
+        raise typer.BadParameter(f"no case {unknown[0]!r}; there are {known}", param_hint="CASE")
+    _alone()
+    wanted = case or [each.key for each in cases.CASES if not each.long]
+    held = True
+    with _explained():
+        system.require(system.TOOLS_FOR_DEMO)
+        system.prepare_run()
+        prefix = f"haaro-l{os.getpid()}"
+        for result in cases.run_all(wanted, seed, _directory(out), prefix, jobs):
+            held &= result.met
+            typer.echo(json.dumps(asdict(result)) if as_json else cases.as_text(result))
+    raise typer.Exit(0 if held else 1)
+
+
+@app.command()
+def outages(
+    runs: int = typer.Option(20, min=1, help="how often each fault is done"),
+    jobs: int = typer.Option(4, min=1, help="runs side by side"),
+    out: Path = _OUT_OUTAGES,
+    report: Path = typer.Option(Path("docs/outages.md"), help="the document"),
+    only_write: bool = typer.Option(False, "--write", help="run nothing, write the document"),
+) -> None:
+    """Do every fault many times, in namespaces and in simulation; may take hours, and goes on
+    where it was interrupted. Exit status 1 if a bound was missed."""
+    _alone()
+    with _explained():
+        if not only_write:
+            system.require(system.TOOLS_FOR_DEMO)
+            system.prepare_run()
+        made = Outages(_directory(out), report.resolve(), runs, jobs, typer.echo)
+        held = made.write() if only_write else made.measure()
+    typer.echo(f"written: {report}")
+    raise typer.Exit(0 if held else 1)
 
 
 def _soak(options: Options, minutes: float) -> int:

@@ -153,6 +153,18 @@ def run_apart(key: str, seed: int, out: Path, name: str) -> Result:
     return result
 
 
+def as_text(result: Result) -> str:
+    """Return a result in lines for people."""
+    head = f"{'held' if result.met else 'MISSED':6}  {result.case}  ({result.took_s:.0f} s)"
+    lines = [f"{head}  {result.error}".rstrip()]
+    for row in result.rows:
+        got = "not held" if row.outage_s is None else f"{row.outage_s:.2f}"
+        lines.append(f"        {row.fault} {row.path}: {got}, bound {row.bound_s:g}; {row.note}")
+    if not result.met:
+        lines.append(f"        captures and logs: {result.out}")
+    return "\n".join(lines)
+
+
 def _rows(done: subprocess.CompletedProcess[str]) -> tuple[list[Row], str]:
     try:
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
