@@ -42,10 +42,10 @@ class Shop:
         return json.loads(text[: text.rindex("}") + 1])
 
     def change(self, old, new):
-        """Edit the fleet file as an operator does."""
-        text = self.file.read_text()
-        assert old in text
-        self.file.write_text(text.replace(old, new, 1))
+        """Edit the fleet file as an operator does, where `old` stands last."""
+        before, found, after = self.file.read_text().rpartition(old)
+        assert found
+        self.file.write_text(before + new + after)
 
 
 @pytest.fixture

@@ -247,9 +247,12 @@ def test_two_commands_at_once_lose_nothing(shop):
             [sys.executable, "-c", code, "fleet", "add", f"x{n}"],
             env={**os.environ, "HAARO_FLEET": str(shop.file)},
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for n in range(4)
     ]
-    assert [each.wait(60) for each in running] == [0] * 4
+    assert [each.communicate(timeout=100)[1] for each in running] == [""] * 4
+    assert [each.returncode for each in running] == [0] * 4
     fleet = inventory.load(shop.file)
     assert len(fleet.sites) == 7

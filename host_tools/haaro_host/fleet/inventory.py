@@ -261,6 +261,7 @@ def _router_problems(fleet: Fleet, file: str) -> Iterator[Problem]:
             except router_config.ConfigError as error:
                 key, _, rest = str(error).removeprefix(f"{path}: ").partition(": ")
                 value, _, allowed = rest.partition(": ")
+                allowed = allowed.removeprefix("allowed here: ")
                 yield Problem(file, f"site.{site.name}.router.{key}", value, allowed)
 
 
