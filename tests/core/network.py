@@ -78,6 +78,7 @@ class RouterNode:
         self.addresses = {}
         self.routes, self.sources = [], []
         self.user_rx, self.user_tx = {}, {}  # packets of each tunnel
+        self.count_at = None  # when the core is told of them next
         self.delivered = []  # (time, tunnel id, packet)
         self.refused = []  # (reason, packet)
         self.log = []
@@ -140,7 +141,7 @@ class RouterNode:
             s[2] == tunnel.id and ipv4.contains(s[0], s[1], ip.src) for s in self.sources
         )
         if allowed:
-            self.user_rx[tunnel.id] = self.user_rx.get(tunnel.id, 0) + 1
+            self._count(self.user_rx, tunnel.id)
             self.delivered.append((now, tunnel.id, inner))
         else:
             self.refused.append(("source", inner))
@@ -155,12 +156,17 @@ class RouterNode:
         if best is None or best[2] < 0:
             self.refused.append(("route", packet))
             return None
-        self.user_tx[best[2]] = self.user_tx.get(best[2], 0) + 1
+        self._count(self.user_tx, best[2])
         self.emit(best[2], packet)
         if best[3] >= 0:
             self.router.traffic_wanted(self.network.now, best[3])
         self.pump()
         return best[2]
+
+    def _count(self, table, tunnel_id):
+        table[tunnel_id] = table.get(tunnel_id, 0) + 1
+        if self.count_at is None:
+            self.count_at = self.network.now + 1000
 
     def emit(self, tunnel_id, packet):
         tunnel = self.router.tunnels.get(tunnel_id)
@@ -192,11 +198,15 @@ class RouterNode:
                 )
 
     def next_deadline(self):
-        return self.router.next_deadline()
+        times = [t for t in (self.router.next_deadline(), self.count_at) if t is not None]
+        return min(times) if times else None
 
     def handle_timer(self):
-        """What the shell does at a deadline: the counters of each tunnel, then the timers."""
+        """What the shell does at a deadline, and each second: the counters of each tunnel, then
+        the timers.
+        """
         now = self.network.now
+        self.count_at = None
         for tunnel in self.router.tunnels.all():
             rx, tx = self.user_rx.get(tunnel.id, 0), self.user_tx.get(tunnel.id, 0)
             self.router.tunnel_traffic(now, tunnel.id, rx, tx)

@@ -73,6 +73,8 @@ class Tunnels(TunnelTable):
             tunnel.traffic_at = now
         tunnel.wanted_until = now + _PROBE_IDLE_MS
         if self._aim(now, tunnel, uplink, remote, port):
+            # Probed once both sides know of it: by the registration that follows, or the peer's.
+            self._ctx.deadlines.clear("keepalive", peer)
             tunnel.ever_up = False
             self._set_up(now, tunnel, False)
         return tunnel
@@ -109,14 +111,15 @@ class Tunnels(TunnelTable):
         if tunnel.dormant:
             self._wake(now, tunnel)
             return
-        due = self._ctx.deadlines.get("keepalive", tunnel.peer)
-        if not tunnel.up and due is not None and due > now + _PROBE_MAX_MS:
-            self._arm(tunnel, max(now, tunnel.echo_sent_at + _PROBE_MAX_MS))
+        if not tunnel.up and self._ctx.deadlines.get("keepalive", tunnel.peer) is not None:
+            self.probe(now, tunnel, _PROBE_MAX_MS)
 
-    def probe(self, now: int, tunnel: Tunnel) -> None:
-        """Send our own echo now, or as soon as the rate limit allows, and keep probing."""
+    def probe(self, now: int, tunnel: Tunnel, gap: int = _FLOOR_MS) -> None:
+        """Send our own echo now, or as soon as `gap` ms are over since the last, and keep
+        probing.
+        """
         due = self._ctx.deadlines.get("keepalive", tunnel.peer)
-        when = max(now, tunnel.echo_sent_at + _FLOOR_MS)
+        when = max(now, tunnel.echo_sent_at + gap)
         if due is None or due > when:
             self._arm(tunnel, when)
 
@@ -165,7 +168,9 @@ class Tunnels(TunnelTable):
                 self._sleep(now, tunnel)
                 return
             if tunnel.up and not tunnel.unanswered() and not self._echo_due(now, tunnel):
-                self._arm(tunnel, now + self._period())
+                # Until traffic is told of.
+                asleep = max(tunnel.traffic_at + _DORMANT_MS, tunnel.wanted_until)
+                self._arm(tunnel, min(tunnel.echo_sent_at + _PROBE_IDLE_MS, asleep))
                 return
             if self._overdue(now, tunnel):
                 self._suspect(now, tunnel)
@@ -342,3 +347,5 @@ class Tunnels(TunnelTable):
         tunnel.carried = True
         if tunnel.dormant:
             self._wake(now, tunnel)
+        elif tunnel.up and tunnel.direct and not tunnel.unanswered():
+            self.probe(now, tunnel, self._period())

@@ -166,6 +166,7 @@ class RouterNode:
         else:
             self._rx[tunnel] = self._rx.get(tunnel, 0) + 1
             self._carried.add(tunnel)
+            self._told_later()
             self.on_packet(self, tunnel, packet)
 
     # --- what leaves ---------------------------------------------------------------------------
@@ -187,14 +188,17 @@ class RouterNode:
         self._tx[tunnel] = self._tx.get(tunnel, 0) + 1
         self._carried.add(tunnel)
         self._encapsulate(tunnel, packet)
-        if tunnel == 0 and self._count_at is None:
-            # The shell tells what the tunnels carried once a second.
-            self._count_at = self.network.now + 1000
-            self.network.arm(self)
+        self._told_later()
         if hint >= 0:
             self.router.traffic_wanted(self.network.now, hint)
             self.pump()
         return tunnel
+
+    def _told_later(self) -> None:
+        """The shell tells what the tunnels carried once a second."""
+        if self._count_at is None:
+            self._count_at = self.network.now + 1000
+            self.network.arm(self)
 
     def _encapsulate(self, tunnel_id: int, packet: bytes) -> None:
         tunnel = self.router.tunnels.get(tunnel_id)
