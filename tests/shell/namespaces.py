@@ -12,6 +12,7 @@ import select
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -33,13 +34,41 @@ def run(*command: str, check: bool = True) -> str:
     return done.stdout
 
 
-class Net:
-    """The four namespaces."""
+# The data planes that forwarding is tested on: "lan" passes by the kernel's forwarding.
+PLANES = {
+    "userspace": {"dataplane": "userspace"},
+    "kernel": {"dataplane": "kernel"},
+    "kernel-lan": {"dataplane": "kernel", "fast_lan": ["lan"]},
+}
 
-    def __init__(self) -> None:
+
+def why_no_kernel_plane() -> str | None:
+    """Return why there is no kernel plane here, None if it has to work."""
+    if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
+        return "bpf(2) is refused in a user namespace"
+    for tool in ("bpftool", "tc"):
+        if not shutil.which(tool):
+            return f"{tool} is not installed"
+    if not (ROOT / "firmware" / "kernel_plane" / f"{sys.byteorder}.o").exists():
+        return "not built: make bpf"
+    return None
+
+
+class Net:
+    """The four namespaces; `plane` names the data plane that the routers use."""
+
+    def __init__(self, plane: str = "userspace") -> None:
+        self.plane = plane
+        # Pins outlive a router's process only where its mount namespace inherited them from.
+        self.run = (
+            Path(tempfile.mkdtemp(prefix="hdp-", dir="/run")) if plane != "userspace" else None
+        )
         self.names = {n: f"hdp-{os.getpid()}-{n}" for n in ("h1", "r1", "r2", "h2")}
 
     def build(self) -> None:
+        if self.run:
+            (self.run / "bpf").mkdir()
+            run("mount", "-t", "bpf", "bpf", str(self.run / "bpf"))
         for name in self.names.values():
             run("ip", "netns", "add", name)
             run("ip", "-n", name, "link", "set", "lo", "up")
@@ -79,6 +108,13 @@ class Net:
     def remove(self) -> None:
         for name in self.names.values():
             run("ip", "netns", "del", name, check=False)
+        if self.run:
+            run("umount", str(self.run / "bpf"), check=False)
+            shutil.rmtree(self.run, ignore_errors=True)
+
+    def plane_config(self, name: str) -> dict:
+        """Return what router `name` must be told to use the plane."""
+        return {**PLANES[self.plane], **({"socket": f"{self.run}/{name}"} if self.run else {})}
 
 
 class Node:
@@ -157,10 +193,13 @@ def config(which: int, **changes) -> dict:
 @contextlib.contextmanager
 def nodes(net: Net, *configs: tuple[str, dict]):
     """Start nodes, wait until each is ready, and end them whatever happens."""
-    started = [Node(net, name, each) for name, each in configs]
+    started = [Node(net, name, {**net.plane_config(name), **each}) for name, each in configs]
     try:
         for node in started:
-            assert node.read()["ready"]
+            answer = node.read()
+            assert answer["ready"]
+            # What it does until then, it does not do after "ready".
+            assert answer.get("plane", net.plane) in net.plane, answer
         yield started
     finally:
         for node in started:

@@ -123,7 +123,9 @@ def main():
             tables(machine, config)
             machine.plane.commit()
             gc.collect()
-            print(json.dumps({"ready": True, "warnings": machine.warnings}))
+            ready = {"ready": True, "warnings": machine.warnings}
+            ready.update({"plane": machine.plane_kind, "why": machine.plane_why})
+            print(json.dumps(ready))
         for obj, event in poll.ipoll(1000):
             if obj is sys.stdin:
                 word = sys.stdin.readline().strip()
