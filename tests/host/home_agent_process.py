@@ -89,12 +89,17 @@ class Namespace:
         user = ["-U", "--preserve-credentials"] if self._user else []
         return ["nsenter", "-t", str(self._helper.pid), *user, "-n", *argv]
 
-    def exchange(self, data, src="198.51.100.10", sport=434, wait_s=DEADLINE_S, expect=1):
-        """Send `data` from `src`:`sport` to the home agent; return `expect` answers or fewer."""
+    def exchange(self, data, src="198.51.100.10", sport=434, wait_s=DEADLINE_S, expect=1, times=1):
+        """Send `data` from `src`:`sport` to the home agent; return `expect` answers or fewer.
+
+        The type of service of each answer is in `marks` afterwards.
+        """
         request = {"src": src, "sport": sport, "data": data.hex(), "wait_s": wait_s, "n": expect}
-        self._helper.stdin.write(json.dumps(request) + "\n")
+        self._helper.stdin.write(json.dumps({**request, "times": times}) + "\n")
         self._helper.stdin.flush()
-        return [bytes.fromhex(text) for text in json.loads(self._helper.stdout.readline())]
+        answers = json.loads(self._helper.stdout.readline())
+        self.marks = [tos for _, tos in answers]
+        return [bytes.fromhex(text) for text, _ in answers]
 
     def close(self):
         """End the helper; the namespace goes with its last process."""
@@ -183,16 +188,20 @@ def _answer(line, sockets):
     where = (request["src"], request["sport"])
     if where not in sockets:
         sockets[where] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sockets[where].setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
         sockets[where].bind(where)
     far = sockets[where]
-    far.sendto(bytes.fromhex(request["data"]), ("192.0.2.1", 434))
+    data = bytes.fromhex(request["data"])
+    for _ in range(request["times"]):
+        far.sendto(data, ("192.0.2.1", 434))
     deadline = time.monotonic() + request["wait_s"]
     answers = []
     while len(answers) < request["n"]:
         readable, _, _ = select.select([far], [], [], max(0, deadline - time.monotonic()))
         if not readable:
             break
-        answers.append(far.recv(65536).hex())
+        received, ancillary, _, _ = far.recvmsg(65536, 64)
+        answers.append((received.hex(), ancillary[0][2][0]))
     return answers
 
 

@@ -25,6 +25,7 @@ HOST_A, HOST_A1, HOST_B, HOST_C = (
 )
 HOME, INTERNET = address("10.0.0.10"), address("203.0.113.200")
 CODE_HOST, CODE_PROHIBITED = 1, 13
+CS6 = 0xC0
 
 
 @pytest.fixture
@@ -273,9 +274,23 @@ def test_after_a_handover_only_the_new_end_counts(world):
 def test_an_echo_to_the_home_agent_is_answered_in_the_tunnel(world):
     """RFC 3519 4.9, R6.1-i1: the keepalive."""
     sent = world.tunnel(ipv4.build_icmp_echo(HOA_A, HA, False, 7, 9, b"keep"))
-    expected = TUNNEL_HEADER + ipv4.build_icmp_echo(HA, HOA_A, True, 7, 9, b"keep")
-    assert sent == [Transmit(COA_A, 434, expected)]
+    expected = TUNNEL_HEADER + ipv4.build_icmp_echo(HA, HOA_A, True, 7, 9, b"keep", CS6)
+    assert sent == [Transmit(COA_A, 434, expected, True)] and sent[0].urgent
     assert world.ha.counters == {"echo_answered": 1}
+
+
+def test_own_messages_are_marked_and_sent_ahead_and_users_packets_are_not(world):
+    """F15 of the threats: keepalives, replies and what routers say to each other by us."""
+    ping = ipv4.build_icmp_echo(HOST_A, HA, False, 7, 9, b"", 0x28)
+    expected = TUNNEL_HEADER + ipv4.build_icmp_echo(HA, HOST_A, True, 7, 9, b"", 0x28)
+    assert world.tunnel(ping) == [Transmit(COA_A, 434, expected)]
+    world.now += 1000
+    (reply,) = world.send(world.request(networks=["10.1.0.0/24"]))
+    (hoti,) = world.tunnel(udp(HOA_A, HOA_B, 434, 434, b"\x18" + bytes(9)))
+    (other,) = world.tunnel(udp(HOA_A, HOA_B, 22, 22))
+    (user,) = world.tunnel(udp(HOST_A, HOST_B, 434, 434))
+    urgent = [transmit.urgent for transmit in (reply, hoti, other, user)]
+    assert urgent == [True, True, False, False]
 
 
 def test_a_keepalive_from_elsewhere_changes_nothing(world):
@@ -324,7 +339,7 @@ def test_signalling_of_home_addresses_passes_to_the_outside(world, sport, dport)
 def test_signalling_from_the_outside_reaches_home_addresses(world, sport, dport):
     """Issue: CoTI and Requests in, from any care-of address (R3.2-i2, R3.3.3-3)."""
     packet = udp(COA_B, HOA_A, sport, dport, b"\x19" + bytes(9))
-    assert world.from_outside(packet) == [Transmit(COA_A, 434, TUNNEL_HEADER + packet)]
+    assert world.from_outside(packet) == [Transmit(COA_A, 434, TUNNEL_HEADER + packet, True)]
 
 
 @pytest.mark.parametrize("octets", [b"\x20\0", b"\0\1", b"\1\0", b"\x1f\xff"])
@@ -478,6 +493,8 @@ def test_a_cached_flow_goes_the_way_of_each_of_its_packets(forward_outside, gate
                     if flow != ("each",):
                         assert each == [flow] * len(each)
                         cached.add((flow[0], binding and binding.home_address))
+                    elif dst in (HOA_A, HOA_B, HOA_C):
+                        continue  # signalling among it is marked
                     elif decision[0] == "tunnel" and binding and not gateway:
                         pytest.fail("traffic between tunnels is worth caching")
     assert ("tunnel", None) in cached and ("outside", HOA_A) in cached

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from tests.host.home_agent_process import (
 )
 
 END_B = "198.51.100.74"
+CS6 = 0xC0
 
 
 @pytest.fixture
@@ -246,7 +248,7 @@ def test_a_restart_keeps_the_tunnel_without_a_new_registration(namespace, tmp_pa
     router = Router(namespace)
     router.register()
     echo = ipv4.build_icmp_echo(HOA_A, HA, False, 1, 2, b"keep")
-    answer = [TUNNEL_HEADER + ipv4.build_icmp_echo(HA, HOA_A, True, 1, 2, b"keep")]
+    answer = [TUNNEL_HEADER + ipv4.build_icmp_echo(HA, HOA_A, True, 1, 2, b"keep", CS6)]
     assert router.tunnel(echo) == answer
     process.kill()
     again = Process(namespace, tmp_path)
@@ -314,6 +316,41 @@ def test_the_fast_path_takes_what_was_on_its_way_when_the_router_moved(namespace
     assert [through(router) for router in (a, moved) * 3] == [1] * 6
     row = running.ask("status")["routers"][0]["binding"]
     assert row["rx_packets"] == 9 and row["tunnel_end"] == "203.0.113.10", row
+
+
+def test_own_messages_are_marked_and_heard_over_any_flood_of_data(namespace, running):
+    """F15 of the threats: the queue of data is full, and keepalive and Request are answered."""
+    a, b = Router(namespace), router_b(namespace)
+    a.register()
+    assert namespace.marks == [CS6]
+    b.register()
+    data = ipv4.build_udp(address("10.9.0.10"), address("10.1.0.10"), 1, 2, bytes(1400))
+    hoti = (HOA_A, HOA_B, 434, 434, b"\x18" + bytes(9))
+    running.popen.send_signal(signal.SIGSTOP)
+    try:
+        b.tunnel(data, wait_s=0, expect=0, times=40000)
+        a.tunnel(ipv4.build_udp(*hoti), wait_s=0, expect=0)
+        a.tunnel(ipv4.build_icmp_echo(HOA_A, HA, False, 1, 2, b"keep"), wait_s=0, expect=0)
+    finally:
+        running.popen.send_signal(signal.SIGCONT)
+    keepalive = TUNNEL_HEADER + ipv4.build_icmp_echo(HA, HOA_A, True, 1, 2, b"keep", CS6)
+    first, second = namespace.exchange(a.request(), expect=2)
+    assert first == keepalive and parse_reply(second).code == 0
+    assert namespace.marks == [CS6, CS6]
+    # A's message reached B, marked; what users send is not.
+    assert namespace.exchange(b"\xff", END_B) == [TUNNEL_HEADER + ipv4.build_udp(*hoti, 63)]
+    assert namespace.marks == [CS6]
+
+    def gone():
+        counters = running.ask("status")["counters"]
+        assert counters["socket_drops"] > 0
+        return counters["socket_drops"] + counters.get("inner_source", 0) == 40000
+
+    until(gone)
+    user = (address("10.1.0.10"), address("10.2.0.10"), 1, 2, b"x")
+    a.tunnel(ipv4.build_udp(*user), wait_s=0, expect=0)
+    assert namespace.exchange(b"\xff", END_B) == [TUNNEL_HEADER + ipv4.build_udp(*user, 63)]
+    assert namespace.marks == [0]
 
 
 def test_the_fast_path_reports_and_fragments_what_does_not_fit(namespace, running):

@@ -31,6 +31,7 @@ LAYERS = {
     "haaro_host.home_agent.cli": "host",
     "haaro_host.home_agent.control": "host",
     "haaro_host.home_agent.plane": "host",
+    "haaro_host.home_agent.priority": "host",
     "haaro_host.home_agent.shell": "host",
     "haaro_host.home_agent.tun": "host",
     "haaro_host": "host",

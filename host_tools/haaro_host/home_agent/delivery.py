@@ -9,7 +9,7 @@ from haaro.wire.errors import WireError
 from haaro.wire.udp_tunnel import TUNNEL_HEADER
 from haaro_host.home_agent.bindings import OVERHEAD, UDP, Binding
 from haaro_host.home_agent.bucket import TokenBucket
-from haaro_host.home_agent.forwarding import not_unicast
+from haaro_host.home_agent.forwarding import is_signalling, not_unicast
 from haaro_host.home_agent.fragments import decrement_ttl, fragment
 from haaro_host.home_agent.state import IPIP_PORT, State, Transmit
 
@@ -79,7 +79,9 @@ class Delivery:
     ) -> None:
         mtu = self.tunnel_mtu(target)
         if len(packet) <= mtu:
-            self._send_inner(target, packet)
+            # Between routers: whoever sent it, it was on its way to a router's home address.
+            control = packet[16:20] == target.home_address and is_signalling(packet)
+            self._send_inner(target, packet, control)
         elif packet[6] & 0x40:
             self._state.drop("fragmentation_needed")
             # RFC 1191 4: tell the sender what fits.
@@ -89,10 +91,11 @@ class Delivery:
             for piece in fragment(packet, mtu):
                 self._send_inner(target, piece)
 
-    def _send_inner(self, target: Binding, packet: bytes) -> None:
+    def _send_inner(self, target: Binding, packet: bytes, control: bool = False) -> None:
         target.tx_packets += 1
         if target.encapsulation == UDP:
-            self._state.queue(Transmit(target.source, target.source_port, TUNNEL_HEADER + packet))
+            data = TUNNEL_HEADER + packet
+            self._state.queue(Transmit(target.source, target.source_port, data, control))
         else:
             self._state.queue(Transmit(target.source, IPIP_PORT, packet))
 
@@ -113,8 +116,10 @@ class Delivery:
             return
         _, ident, sequence, payload = echo
         self._state.counters["echo_answered"] += 1
-        answer = ipv4.build_icmp_echo(ip.dst, ip.src, True, ident, sequence, payload, ip.tos)
-        self._send_inner(binding, answer)
+        keepalive = ip.src == binding.home_address  # else a host of the office pings us
+        tos = ipv4.TOS_NETWORK_CONTROL if keepalive else ip.tos
+        answer = ipv4.build_icmp_echo(ip.dst, ip.src, True, ident, sequence, payload, tos)
+        self._send_inner(binding, answer, keepalive)
 
     def _icmp_error(
         self, now: int, packet: bytes, origin: Binding | None, icmp_type: int, code: int, mtu: int

@@ -142,7 +142,8 @@ class Forwarding:
         decision = self.forward(packet, binding)
         destination = int.from_bytes(bytes(packet[16:20]), "big")
         if decision[0] == "tunnel" and self._mobile.get(destination) is decision[1]:
-            if binding is not None or not _is_signalling(packet):
+            # To a home address there may be signalling, which is marked.
+            if self._hosts.get(bytes(packet[16:20])) is None:
                 return decision
         elif decision[0] == "outside" and self._home.get(destination) is not _MISS:
             return decision
@@ -167,7 +168,7 @@ class Forwarding:
             return ("drop", "no_binding")
         if self._home.get(address) is not _MISS:
             return OUTSIDE
-        if src == binding.home_address and _is_signalling(packet):
+        if src == binding.home_address and is_signalling(packet):
             # CoT and the reply to a peer leave for the peer's care-of address, which is the outer
             # end of its own tunnel: the one case where an inner packet may go to a tunnel end.
             return ("drop", "nested_tunnel") if _is_tunnel_data(packet) else OUTSIDE
@@ -210,7 +211,7 @@ class Forwarding:
             return ("drop", "not_mobile")
         if self._home.get(source) is not _MISS or src == self._address or self._forward_outside:
             return ("tunnel", target)
-        if dst == target.home_address and _is_signalling(packet):
+        if dst == target.home_address and is_signalling(packet):
             return ("drop", "nested_tunnel") if _is_tunnel_data(packet) else ("tunnel", target)
         return ("drop", "outside_not_allowed")
 
@@ -231,7 +232,7 @@ def not_unicast(address: bytes) -> bool:
     return address[0] in (0, 127) or address[0] >= 224
 
 
-def _is_signalling(packet: bytes | bytearray | memoryview) -> bool:
+def is_signalling(packet: bytes | bytearray | memoryview) -> bool:
     """Tell whether `packet` is whole UDP with source or destination port 434 [A56]."""
     header = (packet[0] & 15) * 4
     if packet[9] != PROTOCOL_UDP or packet[6] & 0x3F or packet[7] or len(packet) < header + 8:

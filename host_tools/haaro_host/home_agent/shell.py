@@ -24,6 +24,7 @@ from haaro_host.home_agent.bindings import OVERHEAD, UDP
 from haaro_host.home_agent.config import Config, ConfigError, Problem
 from haaro_host.home_agent.core import IPIP_PORT, HomeAgent
 from haaro_host.home_agent.plane import Plane
+from haaro_host.home_agent.priority import PrioritySocket, only_data
 from haaro_host.home_agent.store import Store, StoreError
 
 log = logging.getLogger("haaro.ha")
@@ -39,6 +40,7 @@ _SEND_BUFFER = 8 << 20
 _IP_MTU_DISCOVER = 10
 _IP_PMTUDISC_DONT = 0
 _IPIP_BATCH = 64
+_CATCH_UP = 64
 _FIXED = ("address", "interface", "state", "socket", "mtu")  # what a running process cannot change
 
 
@@ -54,6 +56,7 @@ class Shell:
         self._path = path
         self._config = configuration.load(path)
         self._stop = asyncio.Event()
+        self._control_received = 0
         self._began = time.monotonic()
         self._boot = _boot_id()
 
@@ -67,6 +70,7 @@ class Shell:
         try:
             self._agent = HomeAgent(config, self._store, os.urandom)
             self._udp = _udp_socket(config)
+            self._priority = _priority_socket(config)
             self._ipip = _ipip_socket(config)
             self._tun = tun.Tun(config.interface, config.address, config.mtu - OVERHEAD[UDP])
             self._tun.add_routes(tun.routes_of(config))
@@ -85,6 +89,7 @@ class Shell:
         self._agent.handle_timer(self._now())
         self._flush()
         loop.add_reader(self._udp, self._plane.on_udp)
+        loop.add_reader(self._priority, self._on_control)
         loop.add_reader(self._ipip, self._on_ipip)
         loop.add_reader(self._tun.fileno, self._plane.on_tun)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -97,12 +102,13 @@ class Shell:
                     await asyncio.wait_for(self._stop.wait(), _TICK_S)
         finally:
             server.close()
-            for descriptor in (self._udp, self._ipip, self._tun.fileno):
+            for descriptor in (self._udp, self._priority, self._ipip, self._tun.fileno):
                 loop.remove_reader(descriptor)
             with suppress(OSError):
                 os.unlink(config.socket)
             self._tun.close()
             self._udp.close()
+            self._priority.close()
             self._ipip.close()
             self._store.close()
             log.info("stopped")
@@ -114,7 +120,7 @@ class Shell:
         result = self._agent.status(self._now())
         result["uptime_s"] = int(time.monotonic() - self._began)
         result["pid"] = os.getpid()
-        result["counters"]["socket_drops"] = _socket_drops(self._udp)
+        result["counters"]["socket_drops"] = self._socket_drops()
         return result
 
     def stop(self) -> dict[str, Any]:
@@ -188,6 +194,23 @@ class Shell:
         )
         self._flush()
 
+    def _on_control(self) -> int:
+        """Take a batch of control datagrams; return how many there were."""
+        count = 0
+        for count, datagram in enumerate(self._priority.receive(), 1):
+            self._on_datagram((text(datagram.src), datagram.sport), datagram.data)
+        self._control_received += count
+        return count
+
+    def _socket_drops(self) -> int:
+        """Return the datagrams that found a receive buffer full."""
+        drops = _drops(self._udp)
+        # What its filter left to the other socket counts as dropped by the kernel.
+        for _ in range(_CATCH_UP):
+            if not self._on_control():
+                break
+        return max(0, drops - self._control_received)
+
     def _on_packet(self, packet: bytes) -> None:
         self._agent.receive_packet(self._now(), packet)
         self._flush()
@@ -208,6 +231,9 @@ class Shell:
         while (transmit := agent.poll_transmit()) is not None:
             ipip = transmit.dport == IPIP_PORT
             try:
+                if transmit.urgent:
+                    self._priority.send(transmit.dst, transmit.dport, transmit.payload)
+                    continue
                 (self._ipip if ipip else self._udp).sendto(
                     transmit.payload, (text(transmit.dst), transmit.dport)
                 )
@@ -260,12 +286,20 @@ def _udp_socket(config: Config) -> socket.socket:
     _set_buffer(udp, _SO_SNDBUFFORCE, socket.SO_SNDBUF, _SEND_BUFFER)
     # What fits the configured MTU is sent whole; a smaller link on the way may fragment it.
     udp.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
+    only_data(udp, config.address)
     try:
         udp.bind((text(config.address), MIP_PORT))
     except OSError as error:
         udp.close()
         raise StartError(_bind_reason(text(config.address), error)) from None
     return udp
+
+
+def _priority_socket(config: Config) -> PrioritySocket:
+    try:
+        return PrioritySocket(config.address)
+    except PermissionError:
+        raise StartError("raw sockets: not permitted; run as root or with CAP_NET_RAW") from None
 
 
 def _ipip_socket(config: Config) -> socket.socket:
@@ -295,8 +329,8 @@ def _bind_reason(where: str, error: OSError) -> str:
     return f"UDP {where} port {MIP_PORT}: {known.get(error.errno or 0, error.strerror)}"
 
 
-def _socket_drops(sock: socket.socket) -> int:
-    """Return the datagrams that found the receive buffer full."""
+def _drops(sock: socket.socket) -> int:
+    """Return the datagrams that found the receive buffer full, or did not pass the filter."""
     data = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64)
     drops: int = struct.unpack_from("=I", data, 4 * _MEMINFO_DROPS)[0]
     return drops

@@ -29,11 +29,18 @@ class Transmit(NamedTuple):
     """One datagram to send from the home agent's address.
 
     UDP from port 434 to `dst`:`dport`; `dport` 0 (IPIP_PORT): IP protocol 4 instead (RFC 2003).
+    control: tunnel data that carries a keepalive or signalling; a message of ours is so anyway.
     """
 
     dst: bytes
     dport: int
     payload: bytes
+    control: bool = False
+
+    @property
+    def urgent(self) -> bool:
+        """Tell whether it goes marked, and ahead of user traffic."""
+        return self.control or (self.dport != IPIP_PORT and self.payload[:1] != b"\x04")
 
 
 class RouterState:
