@@ -114,17 +114,114 @@ def test_advertised_prefix_inside_our_own_is_an_error_and_no_route():
     lone = Lone().registered([(HOA_C, False, [(*LAN_A, ""), (*inside, ""), (*around, "")])])
     routes = lone.router.forwarding_table()[0]
     assert [r for r in routes if r[:2] == LAN_A] == [(*LAN_A, -1, -1)]
-    assert inside not in [r[:2] for r in routes]
-    assert around in [r[:2] for r in routes]  # longest match keeps ours
-    assert lone.counter("advertised_prefix_overlaps_ours") == 2
+    assert not {inside, around} & {r[:2] for r in routes}
+    assert lone.counter("advertised_prefix_overlaps") == 1
+    assert [n["obstacle"] for n in lone.peer_status()["networks"]] == [
+        None,
+        "overlaps our own 10.1.0.0/24",
+        "overlaps our own 10.1.0.0/24",
+        "overlaps our own 10.1.0.0/24",
+    ]
+    warnings = [e[2] for e in lone.events if e[0] == "log" and e[1] == "warning"]
+    assert (
+        "10.1.0.128/25 of 192.0.2.131 overlaps our own 10.1.0.0/24; it gets no direct path"
+        in warnings
+    )
+    readvertise(lone, [(HOA_C, False, [(*LAN_A, ""), (*inside, ""), (*around, "")])])
+    assert [e[2] for e in lone.events if e[0] == "log" and e[1] == "warning"] == warnings
+
+
+def test_private_space_of_two_routers_is_an_error():
+    """R3.3.2-5: equal, the first listed has it; nested, the wider one goes by the home agent."""
+    wide, narrow = (ipv4.address("10.8.0.0"), 16), (ipv4.address("10.8.3.0"), 24)
+    other = (ipv4.address("172.16.0.0"), 12)
+    lone = Lone().registered(
+        [
+            (HOA_B, False, [(*wide, ""), (*LAN_C, ""), (*other, "")]),
+            (HOA_C, False, [(*narrow, ""), (*LAN_C, "")]),
+        ]
+    )
+    routes = {r[:2]: r[3] for r in lone.router.forwarding_table()[0]}
+    hints = {hoa: lone.router.cache.get(hoa).hint for hoa in (HOA_B, HOA_C)}
+    assert wide not in routes
+    assert (routes[narrow], routes[LAN_C], routes[other]) == (
+        hints[HOA_C],
+        hints[HOA_B],
+        hints[HOA_B],
+    )
+    assert lone.peer_status(HOA_B)["networks"][1]["obstacle"] == (
+        "overlaps another router's 10.8.3.0/24"
+    )
+    readvertise(lone, [(HOA_B, False, [(*wide, "")])])
+    assert wide in [r[:2] for r in lone.router.forwarding_table()[0]]
+
+
+def test_prefixes_of_another_realm_are_no_routes_when_realms_are_routing_domains():
+    """R3.1.1-i5: of the same private space, ours is the one of our realm, whatever the order."""
+    lone = Lone(realm="Acme.example", separate_realms=True).registered(
+        [
+            (HOA_B, False, [(*LAN_C, "other.example")]),
+            (HOA_C, False, [(*LAN_C, "acme.example")]),
+        ]
+    )
+    routes = {r[:2]: r[3] for r in lone.router.forwarding_table()[0]}
+    assert routes[LAN_C] == lone.router.cache.get(HOA_C).hint
+    assert (HOA_B, 32) in routes
+    assert [n["prefix_valid"] for n in lone.peer_status(HOA_B)["networks"]] == [True, False]
+    assert "another realm" in lone.peer_status(HOA_B)["networks"][1]["obstacle"]
+
+
+def test_static_entry_is_there_before_the_home_agent_and_never_evicted():
+    """R3.1.2-i3: with its networks, which no advertisement takes away; others take what is left."""
+    extra = (ipv4.address("10.9.0.0"), 24)
+    lone = Lone(static_peers={HOA_C: [(*LAN_C, "c")]}, cache_capacity=2)
+    assert lone.peer_status()["static"]
+    assert [n["prefix"] for n in lone.peer_status()["networks"]] == [
+        "192.0.2.131/32",
+        "10.3.0.0/24",
+    ]
+    lone.registered(many(5))
+    assert set(hoas(lone)) == {"192.0.2.131", "192.0.2.150"}
+    readvertise(lone, [(HOA_C, False, [(*extra, "")])])
+    assert [n["prefix"] for n in lone.peer_status()["networks"]][1:] == [
+        "10.3.0.0/24",
+        "10.9.0.0/24",
+    ]
+    readvertise(lone, [])
+    assert hoas(lone) == ["192.0.2.131"]
+    assert [n["prefix"] for n in lone.peer_status()["networks"]][1:] == ["10.3.0.0/24"]
+
+
+def test_static_entry_reaches_a_direct_path_though_the_home_agent_lists_nobody():
+    """R3.1.2-i3 R3.1.2-i10: its claim of a configured network needs no word of the home agent."""
+    lone = Lone(static_peers={HOA_C: [(*LAN_C, "")]}).registered([])
+    peer = ScriptedPeer(lone).test()
+    assert peer.reply_in(peer.register())[1].code == 0
+    assert lone.router.cache.get(HOA_C).binding.networks == [LAN_C]
+
+
+def test_better_router_takes_the_place_of_the_tail():
+    """R3.1.1-6: what is dropped is the end of the list, also when that was known before."""
+    lone = Lone(cache_capacity=2).registered([(HOA_B, False, []), (HOA_C, False, [])])
+    readvertise(lone, [*many(1), (HOA_B, False, []), (HOA_C, False, [])])
+    assert hoas(lone) == ["192.0.2.150", "192.0.2.130"]
+
+
+def test_better_router_does_not_displace_one_with_a_tunnel():
+    """R3.1.2-1"""
+    lone = Lone(cache_capacity=1).registered()
+    ScriptedPeer(lone).establish()
+    readvertise(lone, [*many(1), (HOA_C, False, [(*LAN_C, "")])])
+    assert hoas(lone) == [ipv4.text(HOA_C)]
 
 
 def test_overlapping_prefixes_are_separate_routes_for_the_longest_match():
-    """R3.3.2-i1"""
-    narrow = (ipv4.address("10.3.0.128"), 29)
-    lone = Lone().registered([(HOA_C, False, [(*LAN_C, "")]), (HOA_B, False, [(*narrow, "")])])
+    """R3.3.2-i1: public ones, as in the example of 3.3.2."""
+    wide = (ipv4.address("203.0.113.0"), 24)
+    narrow = (ipv4.address("203.0.113.128"), 29)
+    lone = Lone().registered([(HOA_C, False, [(*wide, "")]), (HOA_B, False, [(*narrow, "")])])
     routes = {r[:2]: r[3] for r in lone.router.forwarding_table()[0]}
-    assert routes[LAN_C] == lone.router.cache.get(HOA_C).hint
+    assert routes[wide] == lone.router.cache.get(HOA_C).hint
     assert routes[narrow] == lone.router.cache.get(HOA_B).hint
 
 

@@ -215,3 +215,49 @@ def test_the_socket_path_is_read_without_the_secrets(write):
     path = write(router())
     (Path(path).parent / "router.secrets.json").unlink()
     assert config.socket_path(path) == "/run/haaro/a.sock"
+
+
+PEER = {"home_address": "192.0.2.132", "networks": ["10.4.0.0/24"], "realm": "d.example"}
+
+
+def test_static_peers_realm_and_overlap_are_taken(write):
+    """R3.1.2-i3 R3.1.1-i5"""
+    top = router(peers=[PEER], realm="a.example", route_optimization={"overlap": "separate"})
+    settings, _ = config.load(write(top))
+    lan_d = (bytes([10, 4, 0, 0]), 24, "d.example")
+    assert settings.static_peers == {bytes([192, 0, 2, 132]): [lan_d]}
+    assert (settings.realm, settings.separate_realms) == ("a.example", True)
+    settings, _ = config.load(write(router()))
+    assert (settings.static_peers, settings.realm, settings.separate_realms) == ({}, "", False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"peers": [PEER, PEER]}, "peers[1].home_address: 192.0.2.132: each peer once"),
+        ({"peers": [{}]}, "peers[0].home_address: missing: this key is required"),
+        (
+            {"peers": [{**PEER, "networks": ["10.1.0.128/25"]}]},
+            "peers[0].networks: 10.1.0.128/25: overlaps 10.1.0.0/24; prefixes must be disjoint",
+        ),
+        ({"peers": [{**PEER, "krm": []}]}, "peers[0].krm: unknown key: allowed here:"),
+        ({"peers": [{**PEER, "realm": "a..b"}]}, "peers[0].realm: 'a..b': must have 1 to 127"),
+        ({"realm": "x" * 254}, "must be a text of at most 253 characters"),
+        ({"route_optimization": {"overlap": "ignore"}}, 'must be one of: "error", "separate"'),
+        (
+            {"peers": [PEER], "route_optimization": {"cache_capacity": 1}},
+            "route_optimization.cache_capacity: 1: must have room for the 2 configured peers",
+        ),
+    ],
+)
+def test_static_peers_that_cannot_be_used_are_refused(write, changes, said):
+    with pytest.raises(config.ConfigError) as refused:
+        config.load(write(router(**changes)))
+    assert said in str(refused.value)
+
+
+def test_static_peers_may_share_private_space_in_separate_realms(write):
+    """R3.1.1-i5"""
+    peers = [PEER, {**PEER, "home_address": "192.0.2.133", "realm": "e.example"}]
+    top = router(peers=peers, route_optimization={"overlap": "separate"})
+    assert len(config.load(write(top))[0].static_peers) == 2

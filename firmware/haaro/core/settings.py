@@ -31,6 +31,10 @@ class Settings:
         self.peer_lifetime = 420  # asked for; an RR binding is never granted more [A30]
         self.static_lifetime = 3600  # cap of a binding made with a static KRm [A58]
         self.static_krm: dict[bytes, list[bytes]] = {}
+        # Known without the home agent, never evicted: {home address: [(prefix, plen, realm)]}.
+        self.static_peers: dict[bytes, list[tuple[bytes, int, str]]] = {}
+        self.realm = ""  # ours; with separate_realms no prefix of another one becomes a route
+        self.separate_realms = False
         self.ha_keepalive_ms = 25000
         self.direct_keepalive_ms = 1000
         self.keepalive_misses = 3

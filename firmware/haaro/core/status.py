@@ -101,6 +101,7 @@ def _peer(ctx, home, record, tunnel, now: int) -> dict:
             "prefix": _network(p.prefix, p.plen),
             "realm": p.realm,
             "prefix_valid": p.prefix_valid,
+            "obstacle": p.obstacle or None,
         }
         for p in record.prefixes
     ]
@@ -109,6 +110,7 @@ def _peer(ctx, home, record, tunnel, now: int) -> dict:
         "cr_coas": [text(coa) for coa in record.cr_coas],
         "mr_coa": text(record.mr_coa) if record.mr_coa else None,
         "rrstate": record.rr_state(record.mr_coa),
+        "static": record.static,
         "static_krm": bool(record.krms),
         "outbound_only": record.outbound_only,
         "networks": networks,

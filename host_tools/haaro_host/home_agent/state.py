@@ -52,7 +52,6 @@ class RouterState:
         self.spi: int | None = None  # of the last accepted request
         self.answered_at: int | None = None  # the last fresh request
         self.used: dict[int, int] = {}  # SPI: the last fresh request that it authenticated
-        self.used: dict[int, int] = {}  # SPI: the last fresh request that it authenticated
         self.requests = TokenBucket(config.rate, config.burst)
         self.answers = TokenBucket(_ANSWERS_A_SECOND, _ANSWERS_BURST)
 
