@@ -335,3 +335,30 @@ def test_small_deployment_of_host_routes_only():
     lone.run(2500)
     peer.answer_echo([i for _, i in lone.sent[-2:]])
     assert (HOA_C, 32, 1, -1) in lone.router.forwarding_table()[0]
+
+
+def test_an_advertisement_heard_before_is_not_read_again_unless_something_came_or_went():
+    """R3.1.2-i4: a router that was solicited meanwhile stays as long as it is protected."""
+    lone = Lone(mutual_registration=False).registered(many(3))
+    before = hoas(lone)
+    record = lone.router.cache.get(many(1)[0][0])
+    kept = record.prefixes
+    record.prefixes = []  # what reading the list would mend
+    readvertise(lone, many(3))
+    assert (hoas(lone), record.prefixes) == (before, [])
+    record.prefixes = kept
+    table = lone.router.forwarding_table()
+    peer = ScriptedPeer(lone).test()
+    lone.run(1000)
+    peer.register(lifetime=60)
+    lone.answer_home(lone.run(0), [(HOA_C, False, [(*LAN_C, "")])])
+    assert lone.router.cache.get(HOA_C).binding is not None
+    readvertise(lone, many(3))
+    assert set(hoas(lone)) == {*before, ipv4.text(HOA_C)}
+    lone.run(70_000)
+    readvertise(lone, many(3))
+    assert hoas(lone) == before
+    assert lone.router.forwarding_table() == table
+    for routers in (many(4), many(3), many(2), many(3)):
+        readvertise(lone, routers)
+        assert hoas(lone) == [ipv4.text(router[0]) for router in routers]
