@@ -452,3 +452,27 @@ def test_graceful_stop_tells_every_peer_and_the_home_agent():
     assert (
         world.c.router.cache.get(HOA_A) is None or not world.c.peer(world.a)["registered_with_us"]
     )
+
+
+# The budget of a metered uplink
+
+
+def test_metered_uplink_keeps_background_traffic_near_its_budget():
+    """R3.3.4-5: U15 of the users. Keepalives slow down, the path stays up, nothing is lost."""
+    world = Office()
+    assert world.flows(3_600_000, step_ms=1000) == 0
+    octets = background(world, 3_600_000)
+    link = world.a.router._ctx.uplinks[WAN]
+    link.metered, link.budget, link.left = True, 100_000, 100_000
+    assert world.flows(3_600_000, step_ms=1000) == 0
+    assert world.both_direct(world.a, world.c)
+    spared = background(world, 3_600_000)
+    assert octets > 400_000
+    assert spared < 220_000  # the budget of the hour, and what was left of the one before
+    assert world.uplink(WAN)["keepalive_slowdown"] > 1
+
+
+def background(world, ms):
+    """Octets that A sent lately for itself, as IP, twice: most of it is answered."""
+    mine = [d for d in world.net.since(world.net.now - ms) if d.src == COA_A and d.kind != "user"]
+    return sum(2 * (28 + len(d.payload)) for d in mine)

@@ -334,7 +334,9 @@ class Correspondent:
             ack = 0 if valid else extensions.MOBNET_UNAUTHORIZED
             extensions.append_mobile_network_ack(reply, ack, prefix, plen)
         if coas:
-            seconds = max(1, settings.direct_keepalive_ms // 1000)
+            uplink = self._ctx.uplink(record)
+            slowdown = uplink.slowed if uplink is not None else 1
+            seconds = max(1, settings.direct_keepalive_ms // 1000) * slowdown
             extensions.append_udp_tunnel_reply(reply, 0, True, seconds)
             extensions.append_care_of_addresses(reply, coas)
         proof = message.authenticator

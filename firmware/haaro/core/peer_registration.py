@@ -251,6 +251,7 @@ class PeerRegistrations:
         self._ctx.deadlines.clear("request", record.cr_hoa)
         state.pending = None
         state.attempts = 0
+        state.keepalive_s = tunnel_reply.keepalive
         record.cr_coas = list(addresses.addresses)
         if self._home.nat or record.outbound_only:
             pairs = [(state.coa, coa) for coa in record.cr_coas]
@@ -299,6 +300,8 @@ class PeerRegistrations:
         if tunnel is None:
             record.obstacle = "no free tunnel"
             return
+        # A second is what everybody says: there is a wish only above.
+        tunnel.asked_ms = state.keepalive_s * 1000 if state.keepalive_s > 1 else 0
         tunnel.others = [coa for coa in record.cr_coas if coa != tunnel.remote]
         if not tunnel.up and not tunnel.dormant:
             self.uplinks.expect(now, record, tunnel)

@@ -25,6 +25,7 @@ class PeerRegistration:
         self.pending: int | None = None  # Identification of the request that waits for its reply
         self.krm = b""
         self.lifetime = 0
+        self.keepalive_s = 0  # what the CR asks for (RFC 3519 3.2)
         self.coa = b""
         self.last: int | None = None
         self.sent_at = _LONG_AGO_MS

@@ -39,6 +39,7 @@ class Tunnel:
         self.dormant = False
         self.nat = False  # the peer is behind an address translator
         self.interval_ms = 0
+        self.asked_ms = 0  # least keepalive period that a peer with a spent budget asks for
         self.wanted_until = 0
         self.echo_ident = 0
         self.echo_token = b""

@@ -158,7 +158,7 @@ class Tunnels(TunnelTable):
         unanswered = tunnel.unanswered()
         if not unanswered or not tunnel.resting():
             return False
-        age = now - tunnel.echo_sent_at + (unanswered - 1) * self._period()
+        age = now - tunnel.echo_sent_at + (unanswered - 1) * self._period(now, tunnel)
         return age > 2 * (tunnel.rtt_ms or 0)
 
     def _keepalive(self, now: int, tunnel: Tunnel) -> None:
@@ -216,14 +216,19 @@ class Tunnels(TunnelTable):
             tunnel.remote = tunnel.others.pop(0)
             self._ctx.queues.tunnel(tunnel.id)
 
-    def _period(self) -> int:
-        return max(_FLOOR_MS, self._ctx.settings.direct_keepalive_ms)
+    def _period(self, now: int, tunnel: Tunnel) -> int:
+        """Return the time between keepalives of a direct tunnel; an uplink that has used its budget
+        up makes it longer. The home agent's are few, and keep a NAT open: they stay as they are.
+        """
+        slowdown = self._ctx.uplinks[tunnel.uplink].slowdown(now)
+        least = max(_FLOOR_MS, tunnel.asked_ms)
+        return slowdown * max(least, self._ctx.settings.direct_keepalive_ms)
 
     def _interval(self, now: int, tunnel: Tunnel) -> int:
         if not tunnel.direct:
             return _RETRY_HA_MS
         if tunnel.up:
-            period = self._period()
+            period = self._period(now, tunnel)
             if tunnel.rtt_ms is None or not self._overdue(now, tunnel):
                 return period
             # After a miss the next ones tell soon, as far as the path is quick enough for it.
@@ -278,7 +283,7 @@ class Tunnels(TunnelTable):
         tunnel.proven = False
         # Rises at once, for an upload that fills a queue, and falls slowly.
         rtt = now - tunnel.echo_sent_at
-        rtt += late * (self._period() if tunnel.direct else _RETRY_HA_MS)
+        rtt += late * (self._period(now, tunnel) if tunnel.direct else _RETRY_HA_MS)
         old = tunnel.rtt_ms
         tunnel.rtt_ms = rtt if old is None or rtt > old else old - (old - rtt) // 4
         self._answered(now, tunnel)
@@ -348,4 +353,4 @@ class Tunnels(TunnelTable):
         if tunnel.dormant:
             self._wake(now, tunnel)
         elif tunnel.up and tunnel.direct and not tunnel.unanswered():
-            self.probe(now, tunnel, self._period())
+            self.probe(now, tunnel, self._period(now, tunnel))

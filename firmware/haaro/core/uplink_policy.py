@@ -57,6 +57,7 @@ class Uplink:
         self.measured_at = _NEVER_MS
         self.left = self.budget
         self._left_at = 0
+        self.slowed = 1  # what slowdown() said last
 
     # What happens to it
 
@@ -117,8 +118,8 @@ class Uplink:
             self.left = max(0, self.left - octets)
 
     def slowdown(self, now: int) -> int:
-        """Return by what to multiply keepalive intervals: 1 until half of an hour's budget is
-        used up, at most 16. Registrations are never held back.
+        """Return by what to multiply the keepalive period of direct tunnels: 1 until half of an
+        hour's budget is used up, at most 16.
         """
         if not self.metered:
             return 1
@@ -126,7 +127,8 @@ class Uplink:
         if grown:
             self.left = min(self.left + grown, self.budget)
             self._left_at += grown * _HOUR_MS // self.budget
-        return min(_SLOWEST, max(1, self.budget // 2 // max(1, self.left)))
+        self.slowed = min(_SLOWEST, max(1, self.budget // 2 // max(1, self.left)))
+        return self.slowed
 
     # The decision
 
