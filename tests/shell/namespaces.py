@@ -105,6 +105,16 @@ class Net:
         shown = run("tc", "-n", self.names[name], "-s", "qdisc", "show", "dev", "wan", "root")
         return int(shown.split("backlog")[1].split()[1].rstrip("p"))
 
+    def feed(self, name: str, program: str, lines: list[bytes], *arguments: str) -> None:
+        """Run a Python program inside that reads hexadecimal lines from stdin."""
+        subprocess.run(
+            self.inside(name, sys.executable, "-c", program, *arguments),
+            input="\n".join(line.hex() for line in lines) + "\n",
+            text=True,
+            check=True,
+            timeout=60,
+        )
+
     def remove(self) -> None:
         for name in self.names.values():
             run("ip", "netns", "del", name, check=False)
@@ -115,6 +125,52 @@ class Net:
     def plane_config(self, name: str) -> dict:
         """Return what router `name` must be told to use the plane."""
         return {**PLANES[self.plane], **({"socket": f"{self.run}/{name}"} if self.run else {})}
+
+
+SNIFF = """
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+s.setsockopt(socket.SOL_SOCKET, 33, 1 << 25)
+s.bind((sys.argv[1], 0x800))
+print("ready", flush=True)
+while True:
+    packet, (_, _, kind, *_) = s.recvfrom(65536)
+    if kind != socket.PACKET_OUTGOING:
+        print(packet.hex(), flush=True)
+"""
+
+
+class Sniffer:
+    """The IPv4 packets that an interface receives, while in the context."""
+
+    def __init__(self, net: Net, name: str, interface: str) -> None:
+        self._process = subprocess.Popen(
+            net.inside(name, sys.executable, "-c", SNIFF, interface), stdout=subprocess.PIPE
+        )
+        self._packets: list[bytes] = []
+
+    def __enter__(self):
+        assert self._process.stdout.readline() == b"ready\n"
+        os.set_blocking(self._process.stdout.fileno(), False)
+        self._rest = b""
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.wait()
+
+    def until(self, condition, seconds: float = 10) -> list[bytes]:
+        """Return all packets so far once `condition(packets)` holds."""
+        deadline = time.monotonic() + seconds
+        while True:
+            ready, _, _ = select.select([self._process.stdout], [], [], 0.05)
+            if ready:
+                self._rest += os.read(self._process.stdout.fileno(), 1 << 20)
+                *lines, self._rest = self._rest.split(b"\n")
+                self._packets += [bytes.fromhex(line.decode()) for line in lines]
+            if condition(self._packets):
+                return self._packets
+            assert time.monotonic() < deadline, [packet.hex() for packet in self._packets]
 
 
 class Node:

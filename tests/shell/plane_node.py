@@ -81,6 +81,7 @@ def status(machine, control, stray, signalling):
         "warnings": machine.warnings,
         "heap": gc.mem_alloc(),
         "tunnel_socket_had": received(plane._send[0]),
+        "wanted": [i for i, wanted in enumerate(plane.wanted) if wanted],
         "plane": machine.plane_kind,
         "why": machine.plane_why,
         "calls": plane.door.status() if machine.plane_kind == "kernel" else None,
@@ -145,7 +146,7 @@ def main():
             elif not machine.uplink_event(obj):
                 got = machine.signalling.receive(obj)
                 while got is not None:
-                    if got:
+                    if got and len(signalling) < 32:
                         row = [got[0], text(got[1]), got[2], text(got[3]), got[5].hex()]
                         signalling.append(row)
                     got = machine.signalling.receive(obj)
