@@ -9,6 +9,7 @@ anything.
 from hashlib import sha256
 
 from haaro.compat import const
+from haaro.core import overlaps
 from haaro.core.peer_state import Binding, PeerRegistration, Procedure
 from haaro.wire import ipv4
 
@@ -24,7 +25,7 @@ _MAX_PAIRS = const(2)  # MR-CoAs kept for one CR: the old and the new
 
 class Prefix:
     """One network prefix of a CR, its realm ("" if none) and whether the home agent confirmed it
-    (Prefix_Valid).
+    (Prefix_Valid), or what speaks against it.
     """
 
     def __init__(self, prefix: bytes, plen: int, realm: str, valid: bool) -> None:
@@ -32,6 +33,7 @@ class Prefix:
         self.plen = plen
         self.realm = realm
         self.prefix_valid = valid
+        self.obstacle = ""
 
 
 class Record:
@@ -55,6 +57,7 @@ class Record:
         self.prefixes: list[Prefix] = []
         self.outbound_only = False
         self.hint = hint
+        self.static = False  # configured: never evicted
         self.priority = 0
         self.return_routability: Procedure | None = None
         self.registration: PeerRegistration | None = None
@@ -115,7 +118,11 @@ class Cache:
         self._on_removed = on_removed
         self._records: dict[bytes, Record] = {}
         self._taken = b""  # hash of the advertisement that would change nothing
+        self._warned: list[str] = []
+        for hoa in ctx.settings.static_peers:
+            self._add(hoa, 0)
         self.take_static_keys()
+        self._judge()
 
     def take_static_keys(self) -> None:
         """Give every record the static KRms of the settings; make those that are missing."""
@@ -162,8 +169,17 @@ class Cache:
         record = self._records[cr_hoa] = Record(cr_hoa, hint)
         record.krms = self._ctx.settings.static_krm.get(cr_hoa, [])
         record.priority = priority
-        record.prefixes = [Prefix(cr_hoa, 32, "", True)]
+        record.static = cr_hoa in self._ctx.settings.static_peers
+        self._only_static(record)
         return record
+
+    def _only_static(self, record: Record) -> None:
+        record.prefixes = [Prefix(record.cr_hoa, 32, "", True)]
+        self._add_prefixes(record, self._ctx.settings.static_peers.get(record.cr_hoa, ()))
+
+    def may_go(self, record: Record) -> bool:
+        """Return whether the record may be evicted: neither static nor protected (3.1.2)."""
+        return not record.static and not record.krms and not self.protected(record)
 
     def _remove(self, record: Record) -> None:
         self._taken = b""
@@ -181,18 +197,24 @@ class Cache:
         taken = sha256(routers.data).digest() if routers and solicited is None else b""
         if taken and taken == self._taken:
             return
-        named = {router[0] for router in routers}
+        named: dict[bytes, int] = {}
+        for router in routers:
+            if router[0] not in named:
+                named[router[0]] = len(named) + 1
         for old in self.all():
             gone = old.cr_hoa not in named and solicited in (None, old.cr_hoa)
-            if gone and not old.krms and not self.protected(old):
+            if gone and self.may_go(old):
                 self._remove(old)
             elif gone:
                 taken = b""
-        order = 0
+                if old.static:
+                    self._only_static(old)
+            elif solicited is None:
+                old.priority = named[old.cr_hoa]
         for home_address, outbound_only, prefixes in routers:
-            order += 1
             if home_address == self._ctx.settings.home_address:
                 continue
+            order = named.pop(home_address, 0)
             known = self._records.get(home_address)
             record = known or self._add(home_address, order)
             if record is None:
@@ -201,39 +223,52 @@ class Cache:
                 self._ctx.counters.bump("cache_full")
                 continue
             record.outbound_only = outbound_only
-            if solicited is None:
-                record.priority = order
-            if home_address in named:  # listed once more: its prefixes add up [A51]
-                named.remove(home_address)
-                record.prefixes = [Prefix(record.cr_hoa, 32, "", True)]
+            if order:  # not listed once more: then its prefixes add up [A51]
+                self._only_static(record)
             self._add_prefixes(record, prefixes)
         self._taken = taken
+        self._judge()
         self._ctx.queues.routes()
 
     def _displace(self, home_address: bytes, solicited: bytes | None, order: int) -> Record | None:
-        """Make room for the router asked for by evicting the least wanted record that may go."""
-        if home_address != solicited:
-            return None
+        """Make room, for the router asked for or one of higher priority than the least wanted
+        record that may go, by evicting that.
+        """
         for record in reversed(self.all()):
-            if not record.krms and not self.protected(record):
+            wanted_less = home_address == solicited or (
+                solicited is None and record.priority > order
+            )
+            if wanted_less and self.may_go(record):
                 self._remove(record)
                 return self._add(home_address, order)
         return None
 
-    def _ours(self, prefix: bytes, plen: int) -> bool:
-        for own, own_plen in self._ctx.settings.networks:
-            if plen >= own_plen and ipv4.contains(own, own_plen, prefix):
-                return True
-        return False
+    def _judge(self) -> None:
+        """Take what overlaps, and what is of another routing domain, out of the routes."""
+        settings = self._ctx.settings
+        records = self.all()
+        for record in records:
+            for item in record.prefixes[1:]:
+                item.prefix_valid, item.obstacle = True, ""
+                if settings.separate_realms and item.realm.lower() != settings.realm.lower():
+                    item.prefix_valid = False
+                    item.obstacle = "is of another realm, a routing domain of its own"
+        if overlaps.judge(settings.networks, records):
+            self._ctx.counters.bump("advertised_prefix_overlaps")
+        warned = []
+        for record in records:
+            for item in record.prefixes:
+                if item.obstacle.startswith("overlaps"):
+                    name = f"{ipv4.text(item.prefix)}/{item.plen} of {ipv4.text(record.cr_hoa)}"
+                    warned.append(name)
+                    if name not in self._warned:
+                        self._ctx.warn(f"{name} {item.obstacle}; it gets no direct path")
+        self._warned = warned
 
     def _add_prefixes(self, record: Record, prefixes: list) -> None:
         for prefix, plen, realm in prefixes:
             prefix = ipv4.mask(prefix, plen)
             if record.valid_prefix(prefix, plen):
-                continue
-            if self._ours(prefix, plen):
-                # RFC 6521 3.3.2: overlapping address space is an error, not a route.
-                self._ctx.counters.bump("advertised_prefix_overlaps_ours")
                 continue
             if len(record.prefixes) >= _MAX_PREFIXES:
                 self._ctx.counters.bump("cache_prefixes_full")
