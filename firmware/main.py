@@ -34,7 +34,6 @@ def run(path):
     from haaro.shell.loop import Loop
 
     settings, options = _load(path)
-    options["path"] = path
     gc.collect()
     # From here the loop collects: each call of a larger function borrows heap for its frame, and a
     # threshold would count that as garbage at every hundred packets.
@@ -55,11 +54,11 @@ def run(path):
 
 
 def _load(path):
-    from haaro.shell import config
+    from haaro.shell import config, unload
 
     loaded = config.load(path)
     # Its tables and checks need not live on the heap for ever.
-    config.unload()
+    unload()
     return loaded
 
 

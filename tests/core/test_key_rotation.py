@@ -2,7 +2,6 @@
 
 import pytest
 
-from haaro.core.settings import Settings
 from haaro.wire import auth, return_routability
 from tests.core.helpers import HOA_C, HOME_AGENT, KEY, Lone, ScriptedPeer, snapshot
 
@@ -96,19 +95,15 @@ def test_a_clock_that_is_set_asks_again_with_the_same_key():
     assert spis(lone) == [257, 257]
 
 
-def reload_keys(lone, **keys):
-    fresh = Settings()
-    fresh.algorithm = "hmac-sha256"
-    for name, value in keys.items():
-        setattr(fresh, name, value)
-    lone.settings.take_keys(fresh)
+def reload_keys(lone, *associations, static_krm=None):
+    lone.settings.take_keys(list(associations), static_krm or {})
     lone.router.cache.take_static_keys()
 
 
 def test_new_keys_are_taken_without_touching_the_binding():
     lone = Lone().registered()
     before = snapshot(lone.router, lone.now)
-    reload_keys(lone, **BOTH)
+    reload_keys(lone, (257, "hmac-sha256", OTHER), BOTH["other_association"])
     assert snapshot(lone.router, lone.now) == before
     del lone.sent[:]
     lone.router.registration.refresh(lone.now)
@@ -139,13 +134,13 @@ def test_a_peer_that_knows_the_other_live_key_only_is_reached_by_the_second_requ
 def test_static_keys_come_and_go_with_a_reload():
     """A58: a peer whose key was withdrawn is taken by return routability again, or not at all."""
     lone = Lone().registered()
-    reload_keys(lone, spi=256, key=KEY, static_krm={HOA_C: [b"k" * 20]})
+    reload_keys(lone, BOTH["other_association"], static_krm={HOA_C: [b"k" * 20]})
     peer = ScriptedPeer(lone)
     lone.router.traffic_wanted(lone.now, 0)
     items = lone.drain()
     (request,) = peer.peer_requests(items)
     assert auth.verify_mobile_correspondent(request, b"k" * 20)
-    reload_keys(lone, spi=256, key=KEY)
+    reload_keys(lone, BOTH["other_association"])
     assert not lone.peer_status()["static_krm"]
     items = lone.run(1300)
     assert peer.peer_requests(items) == []

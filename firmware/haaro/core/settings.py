@@ -55,10 +55,10 @@ class Settings:
         other = self.other_association
         return other if other is not None and spi == other[0] else None
 
-    def take_keys(self, other) -> None:
-        """Replace every key by those of the Settings `other`; nothing else changes."""
-        self.spi = other.spi
-        self.algorithm = other.algorithm
-        self.key = other.key
-        self.other_association = other.other_association
-        self.static_krm = other.static_krm
+    def take_keys(self, associations: list, static_krm: dict) -> None:
+        """Replace every key: [(spi, algorithm, key), ...], the one in use first, and
+        {home address: [KRm, ...]}.
+        """
+        self.spi, self.algorithm, self.key = associations[0]
+        self.other_association = associations[1] if len(associations) > 1 else None
+        self.static_krm = static_krm

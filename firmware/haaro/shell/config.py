@@ -1,14 +1,12 @@
 """Reads router.json and its secrets file into Settings; refuses anything it does not understand.
 
-Owns the schema of the device's two files. Never opens a socket. Who called `load` calls `unload`
-then, so that this module leaves the heap. Every error names the file, the key, the value and what
-is allowed; the value of a secret is never shown.
+Owns the schema of router.json. Never opens a socket. Who called `load` calls `shell.unload` then,
+so that this module leaves the heap. Every error names the file, the key, the value and what is
+allowed.
 """
 
-import os
-import sys
-
 from haaro.core.settings import Settings
+from haaro.shell import secrets
 from haaro.shell.config_values import (
     REQUIRED,
     ConfigError,
@@ -18,9 +16,6 @@ from haaro.shell.config_values import (
     beside,
     check,
     choice,
-    hidden,
-    key_octets,
-    krm_octets,
     list_of,
     number,
     read,
@@ -31,14 +26,12 @@ from haaro.shell.config_values import (
 )
 from haaro.wire import ipv4
 
-_ALGORITHMS = ("hmac-md5", "hmac-sha1", "hmac-sha256")
-
 
 def load(path: str) -> tuple:
     """Return (Settings, config dict) from the router.json at `path` and the secrets file it names.
 
     The dict holds what the shell needs beside the core's Settings: "uplinks", "tunnel_interface",
-    "socket", "log", "dataplane", "fast_lan". Raises ConfigError.
+    "socket", "log", "dataplane", "fast_lan", "secrets". Raises ConfigError.
     """
     top = take(path, "", read(path), _ROUTER)
     optimization = take(path, "route_optimization.", top["route_optimization"], _OPTIMIZATION)
@@ -61,7 +54,7 @@ def load(path: str) -> tuple:
     policy = take(path, "policy.", top["policy"], _POLICY)
     peers = _static_peers(path, top["peers"], networks, optimization)
     secrets_path = beside(path, top["secrets"])
-    associations, static_krm = _secrets(secrets_path)
+    keys = secrets.load(secrets_path)
     settings = Settings()
     settings.name = top["name"]
     settings.home_address = top["home_address"]
@@ -69,10 +62,7 @@ def load(path: str) -> tuple:
     settings.networks = networks
     settings.explicit = top["explicit"]
     settings.lifetime = top["lifetime"]
-    settings.spi, settings.algorithm, settings.key = associations[0]
-    if len(associations) > 1:
-        settings.other_association = associations[1]
-    settings.static_krm = static_krm
+    settings.take_keys(*keys)
     settings.static_peers = peers
     settings.realm = top["realm"]
     _take_optimization(path, settings, optimization)
@@ -92,6 +82,7 @@ def load(path: str) -> tuple:
         "log": top["log"],
         "dataplane": top["dataplane"],
         "fast_lan": top["fast_lan"],
+        "secrets": secrets_path,
     }
 
 
@@ -154,44 +145,9 @@ def _static_peers(path: str, rows: list, networks: list, optimization: dict) -> 
     return found
 
 
-def unload() -> None:
-    """Let go of this module and its helper; the next import makes them anew."""
-    import haaro.shell
-
-    for name in ("config", "config_values"):
-        del sys.modules["haaro.shell." + name]
-        delattr(haaro.shell, name)
-
-
 def socket_path(path: str) -> str:
     """Return where the router configured by the file at `path` listens for status and stop."""
     return take(path, "", read(path), _ROUTER)["socket"]
-
-
-def _secrets(path: str) -> tuple:
-    try:
-        mode = os.stat(path)[0]
-    except OSError as error:
-        raise ConfigError(path, "(file)", error, "secrets file cannot be read") from None
-    if mode & 0o077:
-        allowed = "others may read it; run: chmod 600 " + path
-        raise ConfigError(path, "(mode)", "%03o" % (mode & 0o777), allowed)
-    top = take(path, "", read(path), _SECRETS, hidden)
-    associations = [
-        take(path, "mobile_home[%d]." % i, row, _MOBILE_HOME, hidden)
-        for i, row in enumerate(top["mobile_home"])
-    ]
-    if associations[0]["spi"] == associations[-1]["spi"] and len(associations) > 1:
-        raise ConfigError(path, "mobile_home[1].spi", associations[1]["spi"], "needs its own SPI")
-    static_krm = {}
-    for i, row in enumerate(top["peers"]):
-        where = "peers[%d]." % i
-        peer = take(path, where, row, _PEER, hidden)
-        static_krm[peer["home_address"]] = [
-            check(path, where + "krm[%d]" % k, text, krm_octets, hidden)
-            for k, text in enumerate(peer["krm"])
-        ]
-    return [(row["spi"], row["algorithm"], row["key"]) for row in associations], static_krm
 
 
 _BOOL = choice(True, False)
@@ -251,16 +207,3 @@ _STATIC_PEER = {
     "networks": (list_of(a_network, 0, 32), []),
     "realm": (realm, ""),
 }
-_SECRETS = {
-    "version": (choice(1), REQUIRED),
-    # The one in use, then, while the key is rotated, the other one that is live.
-    "mobile_home": (list_of(anything, 1, 2), REQUIRED),
-    "peers": (list_of(anything, 0, 64), []),
-}
-_MOBILE_HOME = {
-    # RFC 5944 3.5.1: SPIs 0 to 255 are reserved.
-    "spi": (number(256, 0xFFFFFFFF), REQUIRED),
-    "algorithm": (choice(*_ALGORITHMS), REQUIRED),
-    "key": (key_octets, REQUIRED),
-}
-_PEER = {"home_address": (an_address, REQUIRED), "krm": (list_of(anything, 1, 2), REQUIRED)}

@@ -1,7 +1,7 @@
 """What single values of router.json and its secrets file may be, and how a wrong one is reported.
 
-Owns reading and checking by a table of keys. Called by shell/config.py only, and leaves the heap
-with it.
+Owns reading and checking by a table of keys. Called by config and secrets, and leaves the heap with
+them.
 """
 
 import json

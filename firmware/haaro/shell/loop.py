@@ -11,6 +11,7 @@ import sys
 
 from haaro.compat import const
 from haaro.core.router import Router
+from haaro.shell import unload
 from haaro.shell.clock import Clock, ntp_ms
 from haaro.shell.control import ControlSocket
 from haaro.shell.status import build_status
@@ -214,15 +215,17 @@ class Loop:
         return {"uplink": name, "drained": not undo}
 
     def _reload(self) -> dict:
-        """Take the keys of the changed files; the binding, tunnels and all other settings stay."""
-        from haaro.shell import config
-
+        """Take the keys of the changed file; the binding, tunnels and all other settings stay."""
+        gc.collect()
         try:
-            settings = config.load(self.options["path"])[0]
+            # The small half of the configuration's readers: the heap is full of the router.
+            from haaro.shell import secrets
+
+            associations, static_krm = secrets.load(self.options["secrets"])
         except (ValueError, MemoryError) as error:
             return {"reloaded": False, "error": str(error)}
         finally:
-            config.unload()
-        self.settings.take_keys(settings)
+            unload()
+        self.settings.take_keys(associations, static_krm)
         self.router.cache.take_static_keys()
         return {"reloaded": True}

@@ -1,0 +1,70 @@
+"""Reads router.secrets.json: the keys with the home agent and with single peers.
+
+Owns the schema of that file. Called by config at start, and by the loop's reload in a full heap:
+keep it small. The value of a secret is never shown.
+"""
+
+import os
+
+from haaro.shell.config_values import (
+    REQUIRED,
+    ConfigError,
+    an_address,
+    anything,
+    check,
+    choice,
+    hidden,
+    key_octets,
+    krm_octets,
+    list_of,
+    number,
+    read,
+    take,
+)
+
+_ALGORITHMS = ("hmac-md5", "hmac-sha1", "hmac-sha256")
+
+
+def load(path: str) -> tuple:
+    """Return ([(spi, algorithm, key), ...], {home address: [KRm, ...]}) of the file at `path`.
+
+    One or two of each, the one in use first. Raises ConfigError.
+    """
+    try:
+        mode = os.stat(path)[0]
+    except OSError as error:
+        raise ConfigError(path, "(file)", error, "secrets file cannot be read") from None
+    if mode & 0o077:
+        allowed = "others may read it; run: chmod 600 " + path
+        raise ConfigError(path, "(mode)", "%03o" % (mode & 0o777), allowed)
+    top = take(path, "", read(path), _SECRETS, hidden)
+    associations = [
+        take(path, "mobile_home[%d]." % i, row, _MOBILE_HOME, hidden)
+        for i, row in enumerate(top["mobile_home"])
+    ]
+    if associations[0]["spi"] == associations[-1]["spi"] and len(associations) > 1:
+        raise ConfigError(path, "mobile_home[1].spi", associations[1]["spi"], "needs its own SPI")
+    static_krm = {}
+    for i, row in enumerate(top["peers"]):
+        where = "peers[%d]." % i
+        peer = take(path, where, row, _PEER, hidden)
+        static_krm[peer["home_address"]] = [
+            check(path, where + "krm[%d]" % k, text, krm_octets, hidden)
+            for k, text in enumerate(peer["krm"])
+        ]
+    return [(row["spi"], row["algorithm"], row["key"]) for row in associations], static_krm
+
+
+_SECRETS = {
+    "version": (choice(1), REQUIRED),
+    # The one in use, then, while the key is rotated, the other one that is live.
+    "mobile_home": (list_of(anything, 1, 2), REQUIRED),
+    "peers": (list_of(anything, 0, 64), []),
+}
+_MOBILE_HOME = {
+    # RFC 5944 3.5.1: SPIs 0 to 255 are reserved.
+    "spi": (number(256, 0xFFFFFFFF), REQUIRED),
+    "algorithm": (choice(*_ALGORITHMS), REQUIRED),
+    "key": (key_octets, REQUIRED),
+}
+_PEER = {"home_address": (an_address, REQUIRED), "krm": (list_of(anything, 1, 2), REQUIRED)}
