@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from haaro.core.settings import Settings
 from haaro.shell import config
 
 KEY = "00112233445566778899aabbccddeeff"
@@ -261,3 +262,66 @@ def test_static_peers_may_share_private_space_in_separate_realms(write):
     peers = [PEER, {**PEER, "home_address": "192.0.2.133", "realm": "e.example"}]
     top = router(peers=peers, route_optimization={"overlap": "separate"})
     assert len(config.load(write(top))[0].static_peers) == 2
+
+
+def test_uplinks_and_policy_have_defaults(write):
+    settings, options = config.load(write(router()))
+    (uplink,) = settings.uplinks
+    assert uplink is options["uplinks"][0]
+    assert uplink["priority"] is None
+    assert (uplink["cost"], uplink["metered"], uplink["budget_kb_hour"]) == (0, False, 200)
+    assert (settings.return_ms, settings.hold_down_ms) == (30_000, 10_000)
+    assert (settings.loss_percent, settings.latency_ms) == (60, 1500)
+    assert settings.peer_uplinks == {}
+    fresh = Settings()
+    for name in ("return_ms", "hold_down_ms", "loss_percent", "latency_ms", "peer_uplinks"):
+        assert getattr(settings, name) == getattr(fresh, name)
+
+
+def test_uplinks_and_policy_are_taken(write):
+    """R6.1-i3"""
+    uplinks = [
+        {"name": "wan", "driver": "linux_netdev", "interface": "eth0", "priority": 7, "cost": 3},
+        {"name": "lte", "driver": "linux_netdev", "interface": "wwan0", "metered": True},
+    ]
+    policy = {"return_s": 60, "peer_uplinks": {"192.0.2.131": "lte"}}
+    settings, _ = config.load(write(router(uplinks=uplinks, policy=policy)))
+    assert [u["priority"] for u in settings.uplinks] == [7, None]
+    assert settings.return_ms == 60_000
+    assert settings.peer_uplinks == {bytes([192, 0, 2, 131]): 1}
+
+
+@pytest.mark.parametrize(
+    ("uplink", "policy", "key", "value", "allowed"),
+    [
+        ({"priority": -1}, {}, "uplinks[0].priority", "-1", "0 to 255"),
+        ({"priority": True}, {}, "uplinks[0].priority", "True", "whole number"),
+        ({"cost": "low"}, {}, "uplinks[0].cost", "'low'", "whole number"),
+        ({"metered": 1}, {}, "uplinks[0].metered", "1", "true, false"),
+        ({"budget_kb_hour": 5}, {}, "uplinks[0].budget_kb_hour", "5", "50 to 1000000"),
+        ({}, {"return_s": 0}, "policy.return_s", "0", "1 to 3600"),
+        ({}, {"hold_down_s": 301}, "policy.hold_down_s", "301", "1 to 300"),
+        ({}, {"loss_percent": 101}, "policy.loss_percent", "101", "5 to 100"),
+        ({}, {"latency_ms": 10}, "policy.latency_ms", "10", "50 to 60000"),
+        ({}, {"hysteresis": 1}, "policy.hysteresis", "unknown key", "return_s"),
+        ({}, {"peer_uplinks": []}, "policy.peer_uplinks", "[]", '{"192.0.2.131": "lte"}'),
+        ({}, {"peer_uplinks": {"x": "wan"}}, "policy.peer_uplinks", "'x'", "IPv4 unicast"),
+        (
+            {},
+            {"peer_uplinks": {"192.0.2.131": "dsl"}},
+            "policy.peer_uplinks.192.0.2.131",
+            "'dsl'",
+            "name of an uplink: wan",
+        ),
+    ],
+)
+def test_a_wrong_uplink_or_policy_names_key_value_and_remedy(
+    write, uplink, policy, key, value, allowed
+):
+    wan = {"name": "wan", "driver": "linux_netdev", "interface": "wan", **uplink}
+    path = write(router(uplinks=[wan], policy=policy))
+    with pytest.raises(config.ConfigError) as raised:
+        config.load(path)
+    text = str(raised.value)
+    assert text.startswith(f"{path}: {key}: {value}: ")
+    assert allowed in text

@@ -25,6 +25,7 @@ _TOKEN_MARGIN_MS = const(30000)
 _FRESH_MS = const(210000)  # asks for new tokens whatever is left
 _UNANSWERED_TRIES = const(3)
 _SILENT_GAP_MS = const(10000)  # between registrations because a path is silent
+_MAX_ASKED_S = const(16)  # keepalive period that a CR may ask for
 _GRACE_MS = const(3000)  # RFC 6521 3.3.6: for packets in flight
 _M32 = 0xFFFFFFFF
 
@@ -300,8 +301,10 @@ class PeerRegistrations:
         if tunnel is None:
             record.obstacle = "no free tunnel"
             return
-        # A second is what everybody says: there is a wish only above.
-        tunnel.asked_ms = state.keepalive_s * 1000 if state.keepalive_s > 1 else 0
+        # A second is what everybody says: there is a wish only above, heard within reason.
+        tunnel.asked_ms = (
+            min(state.keepalive_s, _MAX_ASKED_S) * 1000 if state.keepalive_s > 1 else 0
+        )
         tunnel.others = [coa for coa in record.cr_coas if coa != tunnel.remote]
         if not tunnel.up and not tunnel.dormant:
             self.uplinks.expect(now, record, tunnel)

@@ -90,6 +90,12 @@ class RouterNode:
         self.router.stop(self.network.now)
         self.pump()
 
+    def drain(self, index: int, undo: bool = False) -> None:
+        """Leave uplink `index` as its operator wants, or take it back."""
+        if self.running:
+            self.router.drain(self.network.now, index, undo)
+            self.pump()
+
     def attach(
         self, index: int, address: bytes, nat: Nat | None = None, link: Link | None = None
     ) -> None:

@@ -112,7 +112,7 @@ class Run:
             names = list(world.routers)
             pairs = []
             for name in names:
-                others = [other for other in names if other != name]
+                others = [other for other in names[: table.among] if other != name]
                 chosen = world.rng.sample(others, min(table.peers, len(others)))
                 pairs += [(name, other) for other in chosen]
         for one, other in pairs:
@@ -227,6 +227,14 @@ class Run:
     def _do_stop(self, event: EventTable) -> None:
         self.world.note(event.router or "", "stops")
         self._node(event).stop()
+
+    def _do_drain(self, event: EventTable) -> None:
+        undo = event.do == "undrain"
+        text = f"uplink {event.uplink} is {'taken back' if undo else 'drained'}"
+        self.world.note(event.router or "", text)
+        self._node(event).drain(event.uplink, undo)
+
+    _do_undrain = _do_drain
 
     def _do_nat_reboot(self, event: EventTable) -> None:
         nat = self.world.nats[event.nat or ""]

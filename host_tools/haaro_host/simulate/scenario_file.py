@@ -22,6 +22,8 @@ EVENTS = {
     "crash": "a router, or HA, loses power",
     "boot": "it starts; a router's clock may be clock_s wrong, HA may have lost its disk",
     "stop": "a router deregisters",
+    "drain": "the operator wants a router to leave an uplink",
+    "undrain": "no longer",
     "nat_reboot": "a NAT forgets its mappings, with another public address if one is given",
     "clock": "HA's system clock is set by clock_s",
 }
@@ -120,6 +122,7 @@ class TrafficTable(_Table):
     source: str = Field(alias="from")
     to: str | None = None
     peers: int = Field(default=0, ge=0)  # with from = "*": each router sends to so many others
+    among: int | None = Field(default=None, ge=2)  # of the first so many
     start_s: float = Field(default=0, ge=0)
     stop_s: float | None = None
     on_s: float | None = None  # sends for so long ...
