@@ -277,17 +277,19 @@ class Correspondent:
     def _open_tunnel(self, now: int, claim: Claim, uplink) -> bool:
         hoa = claim.message.home_address
         source = claim.arrival.src
+        care_of_address = claim.message.care_of_address
         tunnel = self._tunnels.of_peer(hoa)
-        if tunnel is not None and tunnel.local == uplink.address:
-            proven = tunnel.up or tunnel.dormant
-            if tunnel.remote == source or (
-                proven and tunnel.remote == claim.message.care_of_address
-            ):
-                return True
-        tunnel = self._tunnels.open_direct(now, hoa, uplink, source, 434)
-        if tunnel is not None:
-            tunnel.nat = source != claim.message.care_of_address
-        return tunnel is not None
+        here = tunnel is not None and tunnel.local == uplink.address
+        if here and (tunnel.up or tunnel.dormant):
+            here = tunnel.remote in (source, care_of_address)
+        elif here:
+            here = tunnel.remote == source
+        if not here:
+            tunnel = self._tunnels.open_direct(now, hoa, uplink, source, 434)
+        if tunnel is None:
+            return False
+        tunnel.nat = source != care_of_address
+        return True
 
     def _care_of_addresses(self, uplink) -> list[bytes]:
         links = self._ctx.uplinks.values()
