@@ -2,11 +2,13 @@
 
 The kernel's connection tracking in a node of its own, told by nftables. Its two kinds (RFC 4787):
 
-- `port`: every inside address and port keeps one outside port for all destinations (endpoint-
-  independent mapping); only who was written to may answer (address and port dependent filtering).
+- `port`: every inside net (a router each, which sends from one port) keeps one outside port for all
+  destinations (endpoint-independent mapping); only who was written to may answer (address and port
+  dependent filtering).
 - `symmetric`: another outside port for each destination.
 
-What nobody inside asked for is dropped without a word.
+What nobody inside asked for is dropped without a word, and so is what goes from inside to its own
+public address (no hairpinning).
 """
 
 from __future__ import annotations
@@ -28,19 +30,21 @@ flush table ip nat
 table ip nat {{
     chain out {{
         type nat hook postrouting priority srcnat; policy accept;
+        oifname "wan" iifname "lan2" ip protocol udp snat to {address}:{other_ports}
         oifname "wan" ip protocol udp snat to {address}:{ports}
         oifname "wan" snat to {address}
     }}
     chain unasked {{
         type filter hook input priority filter; policy accept;
         iifname "wan" drop
+        ip daddr {address} drop
     }}
 }}
 """
 
 
 class Nat:
-    """The NAT in the node `node`: interfaces `wan` (public) and `lan`."""
+    """The NAT in the node `node`: interfaces `wan` (public), `lan` and perhaps `lan2`."""
 
     def __init__(self, lab: Lab, node: str, address: str, plen: int, gateway: str) -> None:
         self._lab = lab
@@ -77,10 +81,11 @@ class Nat:
 
     def _rules(self) -> None:
         first = _FIRST_PORT + self._restarts * _PORTS
-        symmetric = f"{first}-{first + _PORTS - 1} fully-random"
-        ports = symmetric if self.kind == "symmetric" else str(first)
-        run(self._lab.inside(self._node, ["nft", "-f", "-"]),
-            _RULES.format(address=self.address, ports=ports))  # fmt: skip
+        ports = [str(first), str(first + 1)]
+        if self.kind == "symmetric":
+            ports = [f"{first}-{first + _PORTS - 1} fully-random"] * 2
+        rules = _RULES.format(address=self.address, ports=ports[0], other_ports=ports[1])
+        run(self._lab.inside(self._node, ["nft", "-f", "-"]), rules)
 
     def _run(self, *command: str) -> None:
         run(self._lab.inside(self._node, command))

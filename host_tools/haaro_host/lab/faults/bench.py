@@ -73,6 +73,9 @@ class Bench:
         self.hosts = Hosts(name, layouts.HOSTS, out / "logs")
         self.paths = Paths(self.captures)
         self.nat = Nat(self.lab, layouts.NAT_NODE, layouts.NAT_ADDRESS, layouts.A_PLEN, A.gateway)
+        self.nat_of_c = Nat(
+            self.lab, layouts.C_NAT_NODE, C.care_of_address, C.uplink_plen, C.gateway
+        )
         self.clocks = {node: Clock(self.lab.run / "clock" / node) for node in ("ha", "a", "c")}
         self.probe: Probe | None = None
         self.ends = A.host, C.host

@@ -28,6 +28,7 @@ from haaro_host.lab.faults.layouts import Wants
 from haaro_host.lab.system import LabError
 
 _PLAIN = Wants()
+_SHARED, _TWO_NATS = Wants(shared_nat=True), Wants(nat=True, nat_of_c=True)
 _NAT, _RELAY, _TWO = Wants(nat=True), Wants(relay=True), Wants(second_uplink=True)
 DEADLINE_S = 900
 SIDE_BY_SIDE = 5
@@ -70,6 +71,9 @@ CASES = (
     Case("F9", restarts.f9_router),
     Case("F1", links.f1_loss, _RELAY),
     Case("F12", links.f12_disorder, _RELAY),
+    Case("nat", links.nat_two_seconds, _NAT),
+    Case("nat", links.nat_shared, _SHARED),
+    Case("nat", links.nat_two, _TWO_NATS),
     Case("F7", restarts.f7_direct),
     Case("F7", restarts.f7_home_agent),
     Case("F8", restarts.f8_disk_lost),

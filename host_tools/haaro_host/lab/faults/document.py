@@ -40,6 +40,9 @@ ROWS = (
     ("F14", "ha", 10.0, "power cut while the configuration is written: until registered"),
     ("handover", "away", 0.0, "`haaro router drain`: datagrams lost of 250 a second (a count)"),
     ("handover", "back", 0.0, "and back to the preferred uplink (a count)"),
+    ("nat", "2 s", 0.0, "NAT mappings of 2 s, a datagram each 4 s: datagrams lost (a count)"),
+    ("nat", "shared", 60.0, "both routers behind one NAT: until direct inside it"),
+    ("nat", "two", 1.0, "behind two NATs, by the home agent: longest gap"),
 )
 _RR_TOOK = re.compile(r"return routability took ([\d.]+) s in 95 %")
 Values = dict[tuple[str, str], list[float | None]]
@@ -222,14 +225,14 @@ def _case_lines(runs: list[Run]) -> list[str]:
     lines = []
     for case in cases.CASES:
         mine = [run for run in runs if run.key == case.key]
+        bounds = {row["path"]: row["bound_s"] for run in mine for row in run.rows}
         by_path: dict[str, list[float | None]] = defaultdict(list)
         for run in mine:
-            worst: dict[str, float | None] = {}
+            worst: dict[str, float | None] = dict.fromkeys(bounds) if run.error else {}
             for row in run.rows:
                 worst[row["path"]] = _worse(worst.get(row["path"], -1.0), row["outage_s"])
             for path, value in worst.items():
                 by_path[path].append(value)
-        bounds = {row["path"]: row["bound_s"] for run in mine for row in run.rows}
         for path, values in sorted(by_path.items()):
             cell = _cell(values, bounds[path])
             lines.append(f"| {case.key} | {case.about} | {path} | {cell} |")

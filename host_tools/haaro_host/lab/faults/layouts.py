@@ -18,6 +18,8 @@ A_SECOND_LINK = "a2"
 NAT_NODE = "modem"
 NAT_ADDRESS, NAT_OTHER_ADDRESS = A.care_of_address, "198.51.100.11"
 INSIDE, INSIDE_GATEWAY = "192.168.1.10", "192.168.1.1"
+C_NAT_NODE = "modem2"
+C_INSIDE, C_INSIDE_GATEWAY = "192.168.2.10", "192.168.2.1"
 RELAY_NODE = "relay"
 HOSTS = {node: plan.HOST_ADDRESS[node] for node in ("hq", A.host, C.host)}
 
@@ -27,6 +29,8 @@ class Wants:
     """What a case needs beyond two offices with one uplink each."""
 
     nat: bool = False  # a NAT between A and the internet
+    shared_nat: bool = False  # C is behind the same one, in another net of it
+    nat_of_c: bool = False  # another NAT between C and the internet
     relay: bool = False  # a relay on the uplinks of A and C
     second_uplink: bool = False  # A has `wan2`
 
@@ -38,12 +42,26 @@ def layout(wants: Wants) -> Layout:
     ingress = {"ha": plan.INGRESS["ha"], "a": f"{A.uplink_net}, {A_MOVED_NET}", "c": C.uplink_net}
     uplinks: dict[str, list[dict[str, object]]] = {}
     links = [_with_second_net(link) for link in links]
-    if wants.nat:
-        nodes = [_behind_nat(node) for node in nodes]
+    if wants.nat or wants.shared_nat:
+        nodes = [_with_gateway(node, A.node, INSIDE_GATEWAY) for node in nodes]
         nodes.append(Node(NAT_NODE, forwards=True, gateway=A.gateway))
         links = _put_between(
             links, "a", NAT_NODE, ("wan", f"{NAT_ADDRESS}/{A_PLEN}"),
             ("lan", f"{INSIDE_GATEWAY}/24"), f"{INSIDE}/24",
+        )  # fmt: skip
+    if wants.shared_nat:
+        nodes = [_with_gateway(node, C.node, C_INSIDE_GATEWAY) for node in nodes]
+        links = [link for link in links if link.left[:2] != ("inet", plan.port_to("c"))]
+        links.append(Link(
+            (NAT_NODE, "lan2", f"{C_INSIDE_GATEWAY}/24"), (C.node, "wan", f"{C_INSIDE}/24")
+        ))  # fmt: skip
+        del ingress["c"]
+    if wants.nat_of_c:
+        nodes = [_with_gateway(node, C.node, C_INSIDE_GATEWAY) for node in nodes]
+        nodes.append(Node(C_NAT_NODE, forwards=True, gateway=C.gateway))
+        links = _put_between(
+            links, "c", C_NAT_NODE, ("wan", f"{C.care_of_address}/{C.uplink_plen}"),
+            ("lan", f"{C_INSIDE_GATEWAY}/24"), f"{C_INSIDE}/24",
         )  # fmt: skip
     if wants.relay:
         nodes.append(Node(RELAY_NODE))
@@ -68,10 +86,10 @@ def _with_second_net(link: Link) -> Link:
     return Link((node, port, f"{address} {A_MOVED_GATEWAY}/{A_PLEN}"), link.right)
 
 
-def _behind_nat(node: Node) -> Node:
-    if node.name != A.node:
+def _with_gateway(node: Node, name: str, gateway: str) -> Node:
+    if node.name != name:
         return node
-    return Node(node.name, node.forwards, node.rp_filter, INSIDE_GATEWAY, node.routes)
+    return Node(node.name, node.forwards, node.rp_filter, gateway, node.routes)
 
 
 def _with_second_route(node: Node) -> Node:

@@ -228,6 +228,69 @@ def _nat_restarts(
         return [Row(fault, path, bound, outage, f"{kind} NAT: {note}")]
 
 
+_SPARSE_S = 4.0
+
+
+def nat_two_seconds(bench: Bench) -> list[Row]:
+    """A behind a symmetric NAT whose mappings live 2 s, a datagram each 4 s in both directions."""
+    with bench.built():
+        bench.nat.start("symmetric", 2)
+        bench.start()
+        bench.settle()
+        bench.stop_probe()
+        start = time.time()
+        bench.start_probe(A.host, C.host, 1 / _SPARSE_S)
+        bench.rest(10 * _SPARSE_S)
+        lost = bench.lost(start, time.time() - 1)
+        bench.paths.update()
+        around = sum(bench.paths.by_home_agent(end).count(start) for end in bench.ends)
+        note = f"{lost} lost of {10 * 2}; {around} went by the home agent"
+        return [Row("nat", "2 s", 0, float(sum(lost)), note)]
+
+
+def nat_shared(bench: Bench) -> list[Row]:
+    """A and C behind the same NAT, which lets nothing in again that goes to its own address."""
+    with bench.built():
+        bench.nat.start("port")
+        bench.start()
+        bench.start_probe(A.host, C.host)
+        start = time.time()
+        bench.wait_flowing(start, 20)
+
+        def inside_only() -> bool:
+            bench.paths.update()
+            return bench.flows() and not bench.paths.seen(time.time() - 2)
+
+        took = time.time() - start if bench.until(inside_only, 60) else None
+        since = time.time() - 2
+        bench.rest(10)
+        bench.paths.update()
+        crossed = bench.paths.seen(since)
+        note = f"until no packet of the hosts leaves the NAT's inside; {crossed} in the 12 s after"
+        if took is None:
+            note += f"; {bench.reasons()}"
+        return [Row("nat", "shared", 60, None if crossed else took, note)]
+
+
+def nat_two(bench: Bench) -> list[Row]:
+    """A and C behind two NATs: traffic stays with the home agent, and the status says why."""
+    with bench.built():
+        bench.nat.start("port")
+        bench.nat_of_c.start("port")
+        bench.start()
+        bench.start_probe(A.host, C.host)
+        start = time.time()
+        bench.wait_flowing(start, 20)
+        bench.rest(20)
+        outage, note = bench.outage(start + 2)
+        bench.paths.update()
+        direct = sum(bench.paths.direct(end).count(start) for end in bench.ends)
+        reasons = bench.reasons()
+        said = "NAT" in reasons
+        note = f"longest gap, {note}; {direct} datagrams sent to the other NAT; {reasons}"
+        return [Row("nat", "two", 1, outage if said and not direct else None, note)]
+
+
 def f12_disorder(bench: Bench) -> list[Row]:
     """Reordering by 50 ms, 10 % duplicates, 1 % corrupted, half of it unseen by any checksum."""
     with bench.built():

@@ -38,7 +38,7 @@ class Paths:
         a_links = tuple(link for link in captures.links if link.startswith(A.node))
         self.ways = {
             A.host: Way(A.host, C.host, a_links),
-            C.host: Way(C.host, A.host, (C.node,)),
+            C.host: Way(C.host, A.host, (C.node,) if C.node in captures.links else a_links),
         }
 
     def update(self) -> None:
@@ -53,6 +53,17 @@ class Paths:
     def by_home_agent(self, source: str, link: str | None = None) -> Times:
         """When they left for the home agent."""
         return self._times(source, link, lambda flow: flow.destination == HOME_AGENT)
+
+    def seen(self, since: float) -> int:
+        """How many packets of the two hosts crossed the internet router's links since a time."""
+        tables = self._tables.values()
+        hosts = {plan.HOST_ADDRESS[A.host], plan.HOST_ADDRESS[C.host]}
+        return sum(
+            times.count(since)
+            for table in tables
+            for flow, times in table.flows.items()
+            if {flow.inner_source, flow.inner_destination} == hosts
+        )
 
     def requests(self, link: str) -> list[Packet]:
         """Registration Requests to the home agent that came in by a link."""
