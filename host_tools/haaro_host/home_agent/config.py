@@ -32,6 +32,7 @@ _PRIVATE = tuple(
 _DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
 
 Prefix = tuple[bytes, int]
+_Taken = tuple[IPv4Network, str, str | None]  # key, routing domain; None: common to all
 
 
 class ConfigError(Exception):
@@ -75,6 +76,8 @@ class Config:
     interface: str
     home_addresses: tuple[Prefix, ...]
     home_networks: tuple[Prefix, ...]
+    separate: bool
+    home_realm: str
     forward_outside: bool
     advertisement_octets: int
     lifetime_max: int
@@ -87,6 +90,20 @@ class Config:
     burst: int
     routers: dict[bytes, RouterConfig]
     warnings: tuple[str, ...] = field(default=())
+
+    def domain(self, home_address: bytes) -> str:
+        """Return the routing domain of a router; one for all unless realms are separate."""
+        return domain_of(self.routers[home_address].realm) if self.separate else ""
+
+    @property
+    def home_domain(self) -> str:
+        """The routing domain of the home networks and of the outside."""
+        return domain_of(self.home_realm) if self.separate else ""
+
+
+def domain_of(realm: str) -> str:
+    """Return the routing domain that `realm` names: upper and lower case are the same [A29]."""
+    return realm.lower()
 
 
 # --- reading files -----------------------------------------------------------------------------
@@ -193,12 +210,12 @@ def _check_routers(main: Document, file: str, problems: list[Problem]) -> None:
     agent = main.home_agent
     names: dict[str, int] = {}
     addresses: dict[IPv4Address, int] = {}
-    taken: list[tuple[IPv4Network, str]] = []
+    taken: list[_Taken] = []
     for index, net in enumerate(agent.home_addresses):
-        taken.append((net, f"home_agent.home_addresses[{index}]"))
+        taken.append((net, f"home_agent.home_addresses[{index}]", None))
     for index, net in enumerate(agent.home_networks):
         key = f"home_agent.home_networks[{index}]"
-        _check_overlap(net, key, taken, file, problems)
+        _check_overlap(net, key, None, taken, file, problems)
     ranges = ", ".join(str(net) for net in agent.home_addresses)
     for index, router in enumerate(main.router):
         at = f"router[{index}]"
@@ -226,23 +243,27 @@ def _check_routers(main: Document, file: str, problems: list[Problem]) -> None:
             elif agent.address in net and net != _DEFAULT_ROUTE:
                 text = f"a prefix that does not contain home_agent.address {agent.address}"
                 problems.append(Problem(file, key, shown(str(net)), text))
-            _check_overlap(net, key, taken, file, problems)
+            domain = domain_of(router.realm) if agent.overlap == "separate" else ""
+            _check_overlap(net, key, domain, taken, file, problems)
 
 
 def _check_overlap(
     net: IPv4Network,
     key: str,
-    taken: list[tuple[IPv4Network, str]],
+    domain: str | None,
+    taken: list[_Taken],
     file: str,
     problems: list[Problem],
 ) -> None:
-    for other, other_key in taken:
+    for other, other_key, other_domain in taken:
+        if domain is not None and other_domain is not None and domain != other_domain:
+            continue
         # The default route is a gateway's (RFC 6521 3.1.1): everything lies inside it by nature.
         if (net == _DEFAULT_ROUTE) == (other == _DEFAULT_ROUTE) and net.overlaps(other):
             text = f"a prefix that does not overlap {other_key} {other}"
             problems.append(Problem(file, key, shown(str(net)), text))
             break
-    taken.append((net, key))
+    taken.append((net, key, domain))
 
 
 def _associations(
@@ -308,6 +329,8 @@ def _config(
         interface=agent.interface,
         home_addresses=_prefixes(agent.home_addresses),
         home_networks=_prefixes(agent.home_networks),
+        separate=agent.overlap == "separate",
+        home_realm=agent.home_realm,
         forward_outside=agent.forward_outside,
         advertisement_octets=agent.advertisement_octets,
         lifetime_max=agent.lifetime_max,

@@ -80,6 +80,12 @@ def _realm(value: Any) -> str:
     return value
 
 
+def _overlap(value: Any) -> str:
+    if value not in ("error", "separate"):
+        raise _refuse()
+    return str(value)
+
+
 def _name(value: Any) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= 64 or not value.isprintable():
         raise _refuse()
@@ -145,6 +151,12 @@ class HomeAgentTable(_Table):
     )
     home_addresses: list[NetworkField] = Field(min_length=1, description=f"a list of {_A_PREFIX}")
     home_networks: list[NetworkField] = Field([], description=f"a list of {_A_PREFIX}")
+    overlap: Annotated[str, BeforeValidator(_overlap)] = Field(
+        "error", description='"error" or "separate" (realms are routing domains)'
+    )
+    home_realm: Annotated[str, BeforeValidator(_realm)] = Field(
+        "", description="the realm that the home networks reach, as [[router]] realm"
+    )
     forward_outside: bool = Field(False, description="true or false")
     advertisement_octets: int = Field(
         1200, ge=128, le=65000, description="a whole number of octets from 128 to 65000"

@@ -39,6 +39,14 @@ class _Prefixes:
         return _MISS
 
 
+class _Domain:
+    """What one routing domain reaches: longest match, and its gateway."""
+
+    def __init__(self, default: Binding | None, mobile: dict[Prefix, Binding | None]) -> None:
+        self.default = default
+        self.mobile = _Prefixes(mobile.items())
+
+
 class Forwarding:
     """The tables of one moment. `rebuild` makes them anew; `forward` and the look-ups only read."""
 
@@ -53,12 +61,14 @@ class Forwarding:
         self._home = _Prefixes((net, None) for net in config.home_networks)
         self._home_addresses = _Prefixes((net, None) for net in config.home_addresses)
         # Prefixes that are configured but not registered are known, so that they never leak out.
-        mobile: dict[Prefix, Binding | None] = {}
-        self._default: Binding | None = None
+        # Home addresses are common to all routing domains, networks are one domain's.
+        common: dict[Prefix, Binding | None] = {}
+        mobile: dict[str, dict[Prefix, Binding | None]] = {config.home_domain: {}}
         for router in config.routers.values():
-            mobile[router.home_address, 32] = _UNBOUND
+            common[router.home_address, 32] = _UNBOUND
+            networks = mobile.setdefault(config.domain(router.home_address), {})
             for prefix in router.prefixes:
-                mobile[prefix] = _UNBOUND
+                networks[prefix] = _UNBOUND
         self._hosts: dict[bytes, Binding] = {}
         self._ends: dict[tuple[bytes, int], list[Binding]] = {}
         self._ipip_ends: dict[bytes, Binding] = {}
@@ -66,9 +76,9 @@ class Forwarding:
         self._sources: dict[bytes, _Prefixes] = {}
         for binding in bindings:
             self._hosts[binding.home_address] = binding
-            mobile[binding.home_address, 32] = binding
+            common[binding.home_address, 32] = binding
             for prefix in binding.prefixes:
-                mobile[prefix] = binding
+                mobile[config.domain(binding.home_address)][prefix] = binding
             own: list[Prefix] = [(binding.home_address, 32), *binding.prefixes]
             self._sources[binding.home_address] = _Prefixes(
                 (net, None) for net in own if net[1] > 0
@@ -80,8 +90,15 @@ class Forwarding:
                 self._add_end(binding, binding.previous)
         for binding in bindings:
             self._add_end(binding, binding.end())
-        self._default = mobile.pop((bytes(4), 0), None)
-        self._mobile = _Prefixes(mobile.items())
+        self._domains = {
+            domain: _Domain(networks.pop((bytes(4), 0), None), {**networks, **common})
+            for domain, networks in mobile.items()
+        }
+        self._outside = self._domains[config.home_domain]
+        self._domain_of = {
+            binding.home_address: self._domains[config.domain(binding.home_address)]
+            for binding in bindings
+        }
 
     def _add_end(self, binding: Binding, end: End) -> None:
         encapsulation, source, port = end
@@ -118,7 +135,11 @@ class Forwarding:
     def is_mobile(self, address: bytes) -> bool:
         """Tell whether `address` is a home address or lies in a mobile network, 0.0.0.0/0 aside."""
         value = int.from_bytes(address, "big")
-        return self._mobile.get(value) is not _MISS or self._home_addresses.get(value) is not _MISS
+        return self._is_known(value) or self._home_addresses.get(value) is not _MISS
+
+    def _is_known(self, address: int) -> bool:
+        domains = self._domains.values()
+        return any(domain.mobile.get(address) is not _MISS for domain in domains)
 
     def forward(self, packet: bytes | bytearray | memoryview, binding: Binding | None) -> Decision:
         """Decide on an inner packet from the tunnel of `binding`, or from outside (None).
@@ -141,7 +162,8 @@ class Forwarding:
         """
         decision = self.forward(packet, binding)
         destination = int.from_bytes(bytes(packet[16:20]), "big")
-        if decision[0] == "tunnel" and self._mobile.get(destination) is decision[1]:
+        domain = self._domain(binding)
+        if decision[0] == "tunnel" and domain.mobile.get(destination) is decision[1]:
             # To a home address there may be signalling, which is marked.
             if self._hosts.get(bytes(packet[16:20])) is None:
                 return decision
@@ -161,7 +183,8 @@ class Forwarding:
         if not_unicast(dst):
             return ("drop", "inner_destination")
         address = int.from_bytes(dst, "big")
-        target = self._mobile.get(address)
+        domain = self._domain(binding)
+        target = domain.mobile.get(address)
         if isinstance(target, Binding):
             return ("drop", "hairpin") if target is binding else ("tunnel", target)
         if target is _UNBOUND or self._home_addresses.get(address) is not _MISS:
@@ -174,9 +197,14 @@ class Forwarding:
             return ("drop", "nested_tunnel") if _is_tunnel_data(packet) else OUTSIDE
         if dst in self._end_addresses:
             return ("drop", "tunnel_end")
-        if self._default is not None and self._default is not binding:
-            return ("tunnel", self._default)
+        if self._is_known(address):
+            return ("drop", "other_realm")
+        if domain.default is not None and domain.default is not binding:
+            return ("tunnel", domain.default)
         return OUTSIDE if self._forward_outside else ("drop", "outside_not_allowed")
+
+    def _domain(self, binding: Binding | None) -> "_Domain":
+        return self._outside if binding is None else self._domain_of[binding.home_address]
 
     def _may_send(self, binding: Binding, src: bytes) -> bool:
         """RFC 5177 10: its home address, its networks; a gateway also what is nobody's."""
@@ -184,7 +212,7 @@ class Forwarding:
         if self._sources[binding.home_address].get(source) is not _MISS:
             return True
         return (
-            binding is self._default
+            binding is self._domain(binding).default
             and src != self._address
             and not not_unicast(src)
             and not self.is_mobile(src)
@@ -195,14 +223,14 @@ class Forwarding:
         self, packet: bytes | bytearray | memoryview, src: bytes, dst: bytes
     ) -> Decision:
         source = int.from_bytes(src, "big")
-        if self._mobile.get(source) is not _MISS:
+        if self._is_known(source):
             return ("drop", "outside_source")
         if packet[8] == 0:
             return ("drop", "ttl_expired")
         if not_unicast(dst):
             return ("drop", "inner_destination")
         address = int.from_bytes(dst, "big")
-        target = self._mobile.get(address)
+        target = self._outside.mobile.get(address)
         if target is _UNBOUND or (
             target is _MISS and self._home_addresses.get(address) is not _MISS
         ):

@@ -5,7 +5,7 @@ judge, write to the store, change the bindings, queue the reply. Called by core 
 requests.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from haaro.wire import auth, extensions, ipv4, registration
 from haaro_host.home_agent import registration as rules
@@ -28,7 +28,7 @@ class Registrar:
     def __init__(self, state: State) -> None:
         """Work on `state`."""
         self._state = state
-        self._advertiser = Advertiser()
+        self._advertisers: dict[str, Advertiser] = {}  # by routing domain
         self._warnings = TokenBucket(_WARNINGS_A_SECOND, _WARNINGS_BURST)
 
     def receive(
@@ -230,12 +230,29 @@ class Registrar:
                     capability,
                     request.home_address,
                     self._state.advertisable,
-                    self._state.bindings.values(),
+                    self._of_domain(request.home_address),
                     self._state.config,
                     association,
-                    self._advertiser,
+                    self._advertiser(request.home_address),
                 )
         return reply
+
+    def _of_domain(self, home_address: bytes) -> Iterable[Binding]:
+        """Return the bindings of a router's own routing domain: nobody else's are advertised."""
+        config, bindings = self._state.config, self._state.bindings.values()
+        if not config.separate:
+            return bindings
+        domain = config.domain(home_address)
+        return [b for b in bindings if config.domain(b.home_address) == domain]
+
+    def _advertiser(self, home_address: bytes) -> Advertiser:
+        config = self._state.config
+        domain = config.domain(home_address)
+        if domain not in self._advertisers:
+            if len(self._advertisers) > len(config.routers):
+                self._advertisers.clear()  # realms of earlier configurations
+            self._advertisers[domain] = Advertiser()
+        return self._advertisers[domain]
 
     @staticmethod
     def _append_capability(
