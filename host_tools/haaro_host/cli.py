@@ -25,6 +25,8 @@ _PARTS = (
     ("simulate", "simulate.cli", "simulate"),
     ("fleet", "fleet.cli", "app"),
     ("keys", "fleet.keys_cli", "app"),
+    ("doctor", "doctor", "doctor"),
+    ("completion", "completion", "completion"),
 )
 
 

@@ -101,4 +101,4 @@ def test_the_size_table_follows_imports_inside_functions():
 
 
 def test_setup_installs_what_the_lab_asks_for():
-    assert set(system._TOOLS.values()) <= set(PACKAGES.split())
+    assert set(system.TOOLS.values()) <= set(PACKAGES.split())

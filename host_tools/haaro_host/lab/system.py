@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 REEXEC_MARK = "HAARO_LAB_INSIDE_UNSHARE"
-_TOOLS = {
+TOOLS = {
     "ip": "iproute2",
     "nft": "nftables",
     "ping": "iputils-ping",
@@ -22,7 +22,7 @@ _TOOLS = {
     "ethtool": "ethtool",
 }
 TOOLS_FOR_UP = ("ip", "nft")
-TOOLS_FOR_DEMO = tuple(_TOOLS)
+TOOLS_FOR_DEMO = tuple(TOOLS)
 _TUN = "/dev/net/tun"
 _RUN_MARK = Path("/run/.haaro-lab-tmpfs")
 
@@ -82,9 +82,9 @@ def user_namespaces_allowed() -> bool:
     return probe.returncode == 0
 
 
-def missing(tools: Sequence[str] = tuple(_TOOLS)) -> list[str]:
+def missing(tools: Sequence[str] = tuple(TOOLS)) -> list[str]:
     """One line for each tool that isn't there, with the package that brings it."""
-    return [f"{tool} (package {_TOOLS[tool]})" for tool in tools if not shutil.which(tool)]
+    return [f"{tool} (package {TOOLS[tool]})" for tool in tools if not shutil.which(tool)]
 
 
 def has_privileges() -> bool:
