@@ -44,7 +44,9 @@ def socket_of(config: Path | None, path: Path | None) -> Path:
         raise _fail(f"{config}: {error}; give a readable router.json or --socket PATH") from None
 
 
-app = typer.Typer(no_args_is_help=True, help="A running router: status, drain an uplink, stop.")
+app = typer.Typer(
+    no_args_is_help=True, help="A running router: status, reload its keys, drain an uplink, stop."
+)
 
 
 @app.command()
@@ -72,6 +74,23 @@ def stop(
 ) -> None:
     """Stop a running router: it deregisters, takes its routes away and ends."""
     typer.echo(json.dumps(_ask(socket_of(config, path), "stop")))
+
+
+@app.command()
+def reload(
+    config: Path | None = typer.Option(None, help="router.json of the router"),
+    path: Path | None = typer.Option(None, "--socket", help="its local socket"),
+) -> None:
+    """Take the keys of the changed secrets file; binding and tunnels stay, other keys of
+    router.json need a restart.
+
+    Exit status: 0 reloaded, 1 the file is refused and the old keys stay, 2 not running.
+    """
+    answer = _ask(socket_of(config, path), "reload")
+    if not answer.get("reloaded"):
+        typer.echo(f"A fatal error occurred: {answer.get('error')}", err=True)
+        raise typer.Exit(1)
+    typer.echo("reloaded")
 
 
 @app.command()

@@ -14,7 +14,18 @@ _LOCK_STEP_S = 0.05
 
 
 class FleetError(Exception):
-    """The command cannot be carried out; the text says what is wrong and what to do."""
+    """The command cannot be carried out; the text says what is wrong and what to do.
+
+    `code` is the exit status: 1 refused, 2 a file of the operator's is bad.
+    """
+
+    code = 1
+
+
+class FleetFileError(FleetError):
+    """fleet.toml cannot be read or is refused."""
+
+    code = 2
 
 
 def write_whole(path: Path, data: bytes, mode: int) -> bool:

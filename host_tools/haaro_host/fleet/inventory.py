@@ -18,7 +18,7 @@ from typing import Any
 import tomlkit
 
 from haaro.shell import config as router_config
-from haaro_host.fleet.files import PUBLIC, FleetError, write_whole
+from haaro_host.fleet.files import PUBLIC, FleetError, FleetFileError, write_whole
 from haaro_host.fleet.schema import FleetDocument, SiteTable, is_site_name, parse
 from haaro_host.fleet.template import TEMPLATE
 from haaro_host.home_agent import config as home_agent_config
@@ -30,7 +30,7 @@ _OWN_ROUTER_KEYS = "keys of router.json that the site's own table does not give 
 MAX_PEERS = 64  # rows of router.secrets.json
 
 
-class InventoryError(FleetError):
+class InventoryError(FleetFileError):
     """fleet.toml is refused; `.problems` lists every fault, not only the first."""
 
     def __init__(self, problems: list[Problem]) -> None:
@@ -110,18 +110,18 @@ class Fleet:
 
 
 def load(path: Path) -> Fleet:
-    """Read and judge fleet.toml at `path` as a whole. Raises InventoryError or FleetError."""
+    """Read and judge fleet.toml at `path` as a whole. Raises FleetFileError."""
     return judge(path, read(path))
 
 
 def read(path: Path) -> str:
-    """Return the text of fleet.toml. Raises FleetError."""
+    """Return the text of fleet.toml. Raises FleetFileError."""
     try:
         return path.read_bytes().decode()
     except UnicodeDecodeError:
-        raise FleetError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+        raise FleetFileError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     except OSError as error:
-        raise FleetError(
+        raise FleetFileError(
             f"{path}: {error.strerror}; name the fleet with --fleet or HAARO_FLEET, or make one"
             " with `haaro fleet init`"
         ) from None

@@ -10,7 +10,6 @@ from typing import Any
 import typer
 
 from haaro_host.fleet.files import FleetError
-from haaro_host.fleet.inventory import InventoryError
 
 FLEET = typer.Option(
     Path("fleet.toml"), "--fleet", envvar="HAARO_FLEET", help="the fleet file"
@@ -26,10 +25,8 @@ def errors() -> Iterator[None]:
     """Turn what a command raises into a last line and an exit status: 1 refused, 2 bad file."""
     try:
         yield
-    except InventoryError as error:
-        raise fail(str(error), 2) from None
     except FleetError as error:
-        raise fail(str(error), 1) from None
+        raise fail(str(error), error.code) from None
 
 
 def fail(text: str, code: int) -> typer.Exit:

@@ -154,7 +154,8 @@ def faults(
         prefix = f"haaro-l{os.getpid()}"
         for result in cases.run_all(wanted, seed, _directory(out), prefix, jobs):
             held &= result.met
-            typer.echo(json.dumps(asdict(result)) if as_json else cases.as_text(result))
+            row = {"schema": "haaro.lab.fault/1", **asdict(result)}
+            typer.echo(json.dumps(row) if as_json else cases.as_text(result))
     raise typer.Exit(0 if held else 1)
 
 

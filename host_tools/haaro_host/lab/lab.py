@@ -136,6 +136,7 @@ class Lab:
         alive = self.state.alive()
         whole = len(alive) == len(self.state.processes) or self.state.stage == "absent"
         return {
+            "schema": "haaro.lab.status/1",
             "version": 1,
             "name": self.name,
             "stage": self.state.stage if whole else "interrupted",
