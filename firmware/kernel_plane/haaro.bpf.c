@@ -9,6 +9,7 @@
  *   to_tunnel      egress of the veth pair's kernel end: what the kernel routed into the tunnels
  *   lan_to_tunnel  ingress of a LAN interface, if configured: the same without the kernel's forwarding
  *   from_tunnel    ingress of an uplink: out of the tunnel, then to the veth pair or to the LAN
+ *   from_pair      ingress of the pair's other end: what from_tunnel had the pair cut
  *   report         ingress of the veth pair's kernel end: answers a request for counters
  *
  * firmware/haaro/dataplane/kernel.py fills the maps; what it writes is laid out here. Addresses and
@@ -52,6 +53,10 @@
 #define DF 0x4000
 #define FRAGMENT 0x3fff
 #define NOT_OURS TC_ACT_UNSPEC /* the next filter, else on as usual */
+
+/* Mark of a packet on its way through the pair to be cut, with the index of its interface. */
+#define CUT 0x43400000
+#define INTERFACE 0xffff
 
 #define OWN 1
 #define HOME 2
@@ -337,6 +342,8 @@ static __always_inline int outbound(struct __sk_buff *skb, bool lan)
 
 	if (skb->protocol != bpf_htons(ETH_P_IP) || (void *)(ip + 1) > end)
 		return NOT_OURS;
+	if (!lan && (skb->mark & ~INTERFACE) == CUT)
+		return NOT_OURS;
 	if (*(__u8 *)ip != 0x45)
 		return NOT_OURS;
 	if (lan && (skb->pkt_type != PACKET_HOST || skb->vlan_present || ip->ttl <= 1))
@@ -452,9 +459,9 @@ static __always_inline int congestion(__u8 outside, __u8 inside)
 }
 
 /* Find the tunnel that a datagram came by; *held says that an earlier process made it. */
-static __always_inline __u32 tunnel_of(struct __sk_buff *skb, struct outer *outer, __u32 *held)
+static __always_inline __u32 tunnel_of(struct outer *outer, __u32 interface, __u32 *held)
 {
-	struct end key = {outer->ip.saddr, outer->ip.daddr, skb->ifindex, outer->udp.source, 0};
+	struct end key = {outer->ip.saddr, outer->ip.daddr, interface, outer->udp.source, 0};
 	__u32 *slot = NULL, which = 0;
 	void *ends = bpf_map_lookup_elem(&ends_now, &which);
 
@@ -502,8 +509,7 @@ static __always_inline int deliver(struct __sk_buff *skb, struct settings *set, 
 	return bpf_redirect(set->kernel_end, BPF_F_INGRESS);
 }
 
-SEC("tc/from_tunnel")
-int from_tunnel(struct __sk_buff *skb)
+static __always_inline int inbound(struct __sk_buff *skb, __u32 interface)
 {
 	const __u32 wanted = ETH_HLEN + sizeof(struct outer) + sizeof(struct iphdr);
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -518,7 +524,7 @@ int from_tunnel(struct __sk_buff *skb)
 	__u8 where;
 	int ecn;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->pkt_type != PACKET_HOST)
+	if (skb->protocol != bpf_htons(ETH_P_IP))
 		return NOT_OURS;
 	if (data + wanted > end) {
 		if (skb->len < wanted || bpf_skb_pull_data(skb, wanted))
@@ -539,7 +545,7 @@ int from_tunnel(struct __sk_buff *skb)
 	    length + OVERHEAD != skb->len - ETH_HLEN || length < sizeof(*ip) ||
 	    length + 12 != bpf_ntohs(outer->udp.len) || !whole(&outer->ip) || !ip->ttl)
 		return NOT_OURS;
-	slot = tunnel_of(skb, outer, &held);
+	slot = tunnel_of(outer, interface, &held);
 	tunnel = bpf_map_lookup_elem(&tunnels, &slot);
 	table = bpf_map_lookup_elem(&table_now, &zero);
 	lane = my_lane();
@@ -577,17 +583,22 @@ int from_tunnel(struct __sk_buff *skb)
 	ecn = congestion(outer->ip.tos, ip->tos);
 	if (ecn < 0)
 		return drop(lane, IN_CONGESTION_UNMARKED, false);
+	if (skb->gso_size && ip->protocol == IPPROTO_UDP) {
+		/* Many datagrams that no link has cut yet. Out of the tunnel the kernel would still take
+		 * them for tunnelled ones, so they are cut before: the pair does, its offloads are off. */
+		if (interface > INTERFACE)
+			return NOT_OURS;
+		skb->mark = CUT | interface;
+		return bpf_redirect(set->kernel_end, 0);
+	}
 	size = length;
 	number = 1;
 	if (skb->gso_size) {
-		size = skb->gso_size + sizeof(*ip) + sizeof(struct udphdr);
-		if (ip->protocol == IPPROTO_TCP) {
-			struct tcphdr *tcp = (void *)(ip + 1);
+		struct tcphdr *tcp = (void *)(ip + 1);
 
-			if ((void *)(tcp + 1) > end)
-				return NOT_OURS;
-			size += tcp->doff * 4 - sizeof(struct udphdr);
-		}
+		if (ip->protocol != IPPROTO_TCP || (void *)(tcp + 1) > end)
+			return NOT_OURS;
+		size = skb->gso_size + sizeof(*ip) + tcp->doff * 4;
 		number = packets(skb, ETH_HLEN + OVERHEAD + size - skb->gso_size);
 	}
 	where = destination->lan;
@@ -596,6 +607,23 @@ int from_tunnel(struct __sk_buff *skb)
 	lane->value[IN_FORWARDED] += number;
 	count(lane, GLOBALS + 2 * slot, number);
 	return deliver(skb, set, where, ecn, ecn != (ip->tos & 3));
+}
+
+SEC("tc/from_tunnel")
+int from_tunnel(struct __sk_buff *skb)
+{
+	return skb->pkt_type == PACKET_HOST ? inbound(skb, skb->ifindex) : NOT_OURS;
+}
+
+SEC("tc/from_pair")
+int from_pair(struct __sk_buff *skb)
+{
+	__u32 mark = skb->mark;
+
+	if ((mark & ~INTERFACE) != CUT)
+		return NOT_OURS;
+	skb->mark = 0;
+	return inbound(skb, mark & INTERFACE);
 }
 
 /* A request is an Ethernet header and, in the next octet, the number of a block of counters; it

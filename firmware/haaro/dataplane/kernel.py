@@ -34,27 +34,6 @@ _REPORT = const(16 + 32 * 8)
 _GLOBALS = const(32)
 _REPORT_EVERY_MS = const(200)
 
-# enum counter of haaro.bpf.c
-COUNTERS = (
-    "out_forwarded",
-    "in_forwarded",
-    "out_bad_checksum",
-    "out_foreign_source",
-    "out_not_unicast",
-    "out_own_destination",
-    "out_tunnel_end_destination",
-    "out_no_route",
-    "out_tunnel_down",
-    "in_bad_checksum",
-    "in_not_unicast",
-    "in_own_source",
-    "in_tunnel_end_source",
-    "in_unconfirmed_source",
-    "in_tunnel_end_destination",
-    "in_foreign_destination",
-    "in_congestion_unmarked",
-)
-
 
 class KernelPlane(UserspacePlane):
     """`door` is a platform.linux_bpf.KernelDoor that has loaded, `paths` a linux_paths.LinuxPaths.
@@ -76,8 +55,8 @@ class KernelPlane(UserspacePlane):
         self._via = [b""] * MAX_TUNNELS
         self._dirty = bytearray(MAX_TUNNELS)
         self._changed = True
-        self._routes: list = []
-        self._sources: list = []
+        self._rows = b""  # of the routes and sources, as kernel_maps.Rows has them
+        self._routed = False
         self._in_force: tuple | None = None  # (bank, generation), as the pins are named
         self._generation = 0
         for pin in door.pinned():
@@ -102,11 +81,10 @@ class KernelPlane(UserspacePlane):
         if self._reports:
             poll.register(self._reports, 1)
 
-    def attach_pair(self, kernel_end: str, indexes: tuple) -> str:
+    def attach_pair(self, names: tuple, indexes: tuple) -> str:
         """Have the programs on the veth pair; return "" or why the kernel refuses.
 
-        kernel_end: name of that end. indexes: of the kernel's and of our end. After a refusal
-        this is a userspace plane.
+        names, indexes: of the kernel's and of our end. After a refusal this is a userspace plane.
         """
         door = self.door
         reports = socket.socket(_AF_PACKET, socket.SOCK_RAW, 0)
@@ -115,7 +93,11 @@ class KernelPlane(UserspacePlane):
         reports.setblocking(False)
         self._reports = reports
         self.look_around()
-        programs = [(kernel_end, "ingress", "report"), (kernel_end, "egress", "to_tunnel")]
+        programs = [
+            (names[0], "ingress", "report"),
+            (names[1], "ingress", "from_pair"),
+            (names[0], "egress", "to_tunnel"),
+        ]
         programs += [(interface, "ingress", "lan_to_tunnel") for interface in self._lans]
         for interface, direction, program in programs:
             if not door.attach(interface, direction, program):
@@ -123,6 +105,9 @@ class KernelPlane(UserspacePlane):
                 door.unload()
                 return refused
         self._pair = indexes
+        first = _GLOBALS + 2 * self._slot(0)
+        # What they hold now is not this process's.
+        self._ask(range(first // _BLOCK, (first + 2 * MAX_TUNNELS) // _BLOCK + 1))
         return ""
 
     def open_uplink(self, index: int, interface: str, address: bytes, mtu: int = 1500) -> None:
@@ -157,10 +142,16 @@ class KernelPlane(UserspacePlane):
         self._changed = True
 
     def swap(self, routes: list, sources: list) -> None:
-        """As UserspacePlane; both lists are kept until the next swap."""
+        """As UserspacePlane."""
         super().swap(routes, sources)
-        self._routes = routes
-        self._sources = sources
+        rows = kernel_maps.Rows(self._aside.data, b"")
+        self._routed = False
+        for prefix, length, tunnel, hint in routes:
+            rows.route(prefix, length, tunnel, hint)
+            self._routed = self._routed or tunnel >= 0
+        for prefix, length, tunnel in sources:
+            rows.source(prefix, length, tunnel)
+        self._rows = rows.copy()
         self._changed = True
 
     def look_around(self) -> None:
@@ -188,7 +179,7 @@ class KernelPlane(UserspacePlane):
         late = time.ticks_diff(now, self._until) >= 0  # type: ignore[attr-defined]
         if not self._pair[0]:
             return
-        if self._adopting and (late or any(route[2] >= 0 for route in self._routes)):
+        if self._adopting and (late or self._routed):
             # From here on the tables are ours; those of the process before are held.
             self._adopting = False
             self._held = self._in_force
@@ -200,7 +191,7 @@ class KernelPlane(UserspacePlane):
             self._release()
         if time.ticks_diff(now, self._asked_at) >= _REPORT_EVERY_MS:  # type: ignore[attr-defined]
             self._asked_at = now
-            self._ask()
+            self._ask(self._in_use())
 
     def _write(self, hold):
         maps = self.door.maps
@@ -223,11 +214,7 @@ class KernelPlane(UserspacePlane):
                 value = self._tunnel(tunnel)
                 slot = struct.pack("@I", self._slot(tunnel))
                 kernel_maps.update(file, maps + "/tunnels", slot, value)
-        rows = kernel_maps.collect(
-            self._routes, self._sources, self._networks, self._home_address, self._ends()
-        )
-        kernel_maps.collect_lans(rows, self._networks, self._local, self._connected)
-        kernel_maps.table(file, table, rows, self._slot(0))
+        self._all_rows().write(file, table, self._slot(0))
         self._write_ends(file, ends)
         # Ends before routes: an answer must not come before its tunnel is known.
         kernel_maps.point(file, maps, "ends", 0, ends)
@@ -239,6 +226,22 @@ class KernelPlane(UserspacePlane):
             self._changed = False
         # If not: once more at the next turn, under new names.
         self._unpin()
+
+    def _all_rows(self):
+        rows = kernel_maps.Rows(self._aside.data, self._rows)
+        # Everywhere else is in the table too: what is there is known not to be ours.
+        rows.flag(bytes(4), 0, 0)
+        for prefix, length in self._networks:
+            rows.flag(prefix, length, kernel_maps.OWN)
+        rows.flag(self._home_address, 32, kernel_maps.HOME)
+        for end in self._ends():
+            rows.flag(end, 32, kernel_maps.END)
+        for prefix, length in self._local:
+            rows.flag(prefix, length, kernel_maps.LOCAL)
+        for i, addresses in enumerate(self._connected):
+            for address, length in addresses:
+                rows.lan(self._networks, address, length, i + 1)
+        return rows
 
     def _release(self):
         maps = self.door.maps
@@ -318,18 +321,22 @@ class KernelPlane(UserspacePlane):
             pass
         return True
 
-    def _ask(self):
-        """Send a request for each block of counters that is in use."""
+    def _in_use(self):
+        """Return the blocks of counters of the tunnels there are."""
         first = _GLOBALS + 2 * self._slot(0)
-        wanted = {0}
+        blocks = set()
         for tunnel in range(MAX_TUNNELS):
             if self._keys[tunnel]:
-                wanted.add((first + 2 * tunnel) // _BLOCK)
-                wanted.add((first + 2 * tunnel + 1) // _BLOCK)
+                blocks.add((first + 2 * tunnel) // _BLOCK)
+                blocks.add((first + 2 * tunnel + 1) // _BLOCK)
+        return blocks
+
+    def _ask(self, blocks):
+        """Send a request for each block of counters, and for the first one."""
         request = bytearray(_REPORT)
         request[12] = _ETHERTYPE >> 8
         request[13] = _ETHERTYPE & 255
-        for block in wanted:
+        for block in {0}.union(blocks):
             request[14] = block
             try:
                 self._lan_write(request, 0, _REPORT)
@@ -356,7 +363,7 @@ class KernelPlane(UserspacePlane):
     def counters(self) -> dict:
         """As UserspacePlane, with what the programs forwarded and refused."""
         result = super().counters()
-        for i, name in enumerate(COUNTERS):
+        for i, name in enumerate(kernel_maps.COUNTERS):
             result[name] = result.get(name, 0) + self._count(i)
         return result
 
@@ -364,7 +371,7 @@ class KernelPlane(UserspacePlane):
         """As UserspacePlane; the programs handle what they receive."""
         result = super().own_loss()
         total = 0
-        for i in range(len(COUNTERS)):
+        for i in range(len(kernel_maps.COUNTERS)):
             total += self._count(i)
         result["received"] += total
         result["handled"] += total

@@ -1,106 +1,193 @@
 """What the kernel plane's maps hold, as lines of a `bpftool batch`.
 
-Owns the layouts of firmware/kernel_plane/haaro.bpf.c and what a prefix inherits from a shorter one.
-Pure: `file` is anything to write to. Called by dataplane/kernel.py.
+Owns the layouts of firmware/kernel_plane/haaro.bpf.c and what a prefix inherits from a shorter
+one. Pure: `file` is anything to write to. Called by dataplane/kernel.py.
 """
 
 import struct
 
 from haaro.compat import const
 
+# enum counter of haaro.bpf.c
+COUNTERS = (
+    "out_forwarded",
+    "in_forwarded",
+    "out_bad_checksum",
+    "out_foreign_source",
+    "out_not_unicast",
+    "out_own_destination",
+    "out_tunnel_end_destination",
+    "out_no_route",
+    "out_tunnel_down",
+    "in_bad_checksum",
+    "in_not_unicast",
+    "in_own_source",
+    "in_tunnel_end_source",
+    "in_unconfirmed_source",
+    "in_tunnel_end_destination",
+    "in_foreign_destination",
+    "in_congestion_unmarked",
+)
+
 TUNNEL = 24  # octets of struct tunnel
 
+ROW = 10  # octets of a prefix while its table is made
+
+OWN = 1
+HOME = 2
+END = 4
+LOCAL = 8
+
 _NONE = const(0xFFFF)
-_OWN = const(1)
-_HOME = const(2)
-_END = const(4)
-_LOCAL = const(8)
 _MAX_LANS = const(8)
 
-# A prefix while its table is made, in one integer: what was set here, and is not inherited ...
-_ROUTE_SET = const(1 << 0)
-_SOURCE_SET = const(1 << 1)
-_LAN_SET = const(1 << 2)
-# ... and the fields, by their shift: route, source, LAN and hint as number + 1, 0 = none.
-_ROUTE = const(3)
-_SOURCE = const(10)
-_LAN = const(17)
-_FLAGS = const(21)
-_HINT = const(25)
-_SMALL = const(127)
-_FOUR = const(15)
-_LONG = const(0x1FFFF)
+# Offsets in a row, after its address and length.
+_LENGTH = const(4)
+_ROUTE = const(5)
+_SOURCE = const(6)
+_BITS = const(7)
+_LAN = const(8)
+_HINT = const(9)
+# Bits: the flags of struct entry, and what the row sets itself, so does not inherit.
+_FLAGS = const(0x0F)
+_ROUTE_SET = const(0x10)
+_SOURCE_SET = const(0x20)
+_LAN_SET = const(0x40)
+_HINTED = const(0x80)
 
 
-def collect(routes: list, sources: list, networks: list, home_address: bytes, ends: list) -> dict:
-    """Return {first address << 6 | length: value} of all prefixes; the first listed wins.
+class Rows:
+    """Prefixes in a buffer of others, 10 octets each, sorted: a shorter one before what it holds.
 
-    routes: (prefix4, length, tunnel, hint), negative = none. sources: (prefix4, length, tunnel).
+     0       1       2       3       4       5       6       7       8       9
+    +-------+-------+-------+-------+-------+-------+-------+-------+-------+-------+
+    | address                       | length| route | source| bits  | LAN   | hint  |
+    +-------+-------+-------+-------+-------+-------+-------+-------+-------+-------+
+
+    route, source: tunnel. The heap of a router is in pieces, a dict of as many has no room there.
+    What finds none is left out and counted in `omitted`.
     """
-    rows: dict = {0: 0}
-    for prefix, length, tunnel, hint in routes:
-        value = tunnel + 1 << _ROUTE | hint + 1 << _HINT if tunnel >= 0 else 0
-        _set(rows, prefix, length, _ROUTE_SET, value)
-    for prefix, length, tunnel in sources:
-        _set(rows, prefix, length, _SOURCE_SET, tunnel + 1 << _SOURCE)
-    for prefix, length in networks:
-        _set(rows, prefix, length, 0, _OWN << _FLAGS)
-    _set(rows, home_address, 32, 0, _HOME << _FLAGS)
-    for end in ends:
-        _set(rows, end, 32, 0, _END << _FLAGS)
-    return rows
+
+    def __init__(self, buffer: bytearray, rows: bytes) -> None:
+        self._data = buffer
+        self._view = memoryview(buffer)
+        self._view[: len(rows)] = rows
+        self.count = len(rows) // ROW
+        self.omitted = 0
+
+    def copy(self) -> bytes:
+        """Return the rows there are."""
+        return bytes(self._view[: self.count * ROW])
+
+    def route(self, prefix: bytes, length: int, tunnel: int, hint: int) -> None:
+        """Say where a prefix goes, tunnel -1 = nowhere; of two that say so the first wins."""
+        at = self._at(prefix, length)
+        if at < 0 or self._data[at + _BITS] & _ROUTE_SET:
+            return
+        self._data[at + _BITS] |= _ROUTE_SET | (0 if hint < 0 else _HINTED)
+        self._data[at + _ROUTE] = tunnel & 255
+        self._data[at + _HINT] = hint & 255
+
+    def source(self, prefix: bytes, length: int, tunnel: int) -> None:
+        """Say by which tunnel packets from a prefix may come; the first wins."""
+        at = self._at(prefix, length)
+        if at >= 0 and not self._data[at + _BITS] & _SOURCE_SET:
+            self._data[at + _BITS] |= _SOURCE_SET
+            self._data[at + _SOURCE] = tunnel
+
+    def flag(self, prefix: bytes, length: int, flags: int) -> None:
+        """Add flags to a prefix and all it holds."""
+        at = self._at(prefix, length)
+        if at >= 0:
+            self._data[at + _BITS] |= flags
+
+    def lan(self, networks: list, address: bytes, length: int, lan: int) -> None:
+        """Say that hosts of an own network beside LAN interface `lan`, at `address`, are reached by
+        ARP; not so the router itself, and the two addresses that are everyone's.
+        """
+        high = int.from_bytes(address, "big") | (1 << 32 - length) - 1
+        low = high - (1 << 32 - length) + 1
+        for prefix, plen in networks:
+            first = int.from_bytes(prefix, "big")
+            last = first | (1 << 32 - plen) - 1
+            if low <= first and last <= high:
+                self._set_lan(prefix, plen, lan)
+            elif first <= low and high <= last:
+                self._set_lan(low.to_bytes(4, "big"), length, lan)
+        for own in (address, low.to_bytes(4, "big"), high.to_bytes(4, "big")):
+            self._set_lan(own, 32, 0)
+
+    def _set_lan(self, prefix, length, lan):
+        at = self._at(prefix, length)
+        if at >= 0:
+            self._data[at + _BITS] |= _LAN_SET
+            self._data[at + _LAN] = lan
+
+    def _at(self, prefix, length):
+        """Return the offset of a prefix's row, made if there was none, -1 if there is no room."""
+        key = prefix + bytes((length,))
+        low = 0
+        high = self.count
+        while low < high:
+            middle = low + high >> 1
+            at = middle * ROW
+            if bytes(self._view[at : at + 5]) < key:
+                low = middle + 1
+            else:
+                high = middle
+        at = low * ROW
+        if low < self.count and self._view[at : at + 5] == key:
+            return at
+        end = self.count * ROW
+        if end + ROW > len(self._data):
+            self.omitted += 1
+            return -1
+        self._view[at + ROW : end + ROW] = self._view[at:end]
+        self._view[at : at + ROW] = key + b"\xff\xff\0\0\0"
+        self.count += 1
+        return at
+
+    def write(self, file, path: str, first_slot: int) -> None:
+        """Write every prefix with what holds for it, its own or inherited (struct entry)."""
+        data = self._data
+        above: list = []  # (last address, offset) of the prefixes around this one, outermost first
+        for at in range(0, self.count * ROW, ROW):
+            first = int.from_bytes(data[at : at + 4], "big")
+            while above and above[-1][0] < first:
+                above.pop()
+            if above:
+                self._inherit(at, above[-1][1])
+            above.append((first | (1 << 32 - data[at + _LENGTH]) - 1, at))
+            bits = data[at + _BITS]
+            entry = struct.pack(
+                "@HHHBB",
+                _slot(first_slot, data[at + _ROUTE]),
+                _slot(first_slot, data[at + _SOURCE]),
+                data[at + _HINT] if bits & _HINTED else _NONE,
+                bits & _FLAGS,
+                data[at + _LAN],
+            )
+            key = struct.pack("@I", data[at + _LENGTH]) + data[at : at + 4]
+            update(file, path, key, entry)
+
+    def _inherit(self, at, above):
+        data = self._data
+        bits = data[at + _BITS]
+        upper = data[above + _BITS]
+        bits |= upper & _FLAGS
+        if not bits & _ROUTE_SET:
+            data[at + _ROUTE] = data[above + _ROUTE]
+            data[at + _HINT] = data[above + _HINT]
+            bits |= upper & _HINTED
+        if not bits & _SOURCE_SET:
+            data[at + _SOURCE] = data[above + _SOURCE]
+        if not bits & _LAN_SET:
+            data[at + _LAN] = data[above + _LAN]
+        data[at + _BITS] = bits
 
 
-def collect_lans(rows: dict, networks: list, local: list, connected: list) -> None:
-    """Add what packets that pass by the kernel's forwarding must respect.
-
-    local: prefixes that the kernel routes elsewhere than into the tunnels. connected: for each LAN
-    interface its (address4, length): hosts of an own network there are reached by ARP, but not the
-    router's own address and the two that are everyone's.
-    """
-    for prefix, length in local:
-        _set(rows, prefix, length, 0, _LOCAL << _FLAGS)
-    for i, addresses in enumerate(connected):
-        for address, length in addresses:
-            low = int.from_bytes(address, "big") & -1 << 32 - length & 0xFFFFFFFF
-            high = low | (1 << 32 - length) - 1
-            for prefix, plen in networks:
-                first = int.from_bytes(prefix, "big")
-                if low <= first and first | (1 << 32 - plen) - 1 <= high:
-                    _set(rows, prefix, plen, _LAN_SET, i + 1 << _LAN)
-                elif first <= low and high <= first | (1 << 32 - plen) - 1:
-                    _set(rows, low.to_bytes(4, "big"), length, _LAN_SET, i + 1 << _LAN)
-    for addresses in connected:
-        for address, length in addresses:
-            low = int.from_bytes(address, "big") & -1 << 32 - length & 0xFFFFFFFF
-            for own in (int.from_bytes(address, "big"), low, low | (1 << 32 - length) - 1):
-                key = own << 6 | 32
-                rows[key] = rows.get(key, 0) & ~(_FOUR << _LAN) | _LAN_SET
-
-
-def table(file, path: str, rows: dict, first_slot: int) -> None:
-    """Write every prefix with what holds for it, its own or inherited (struct entry)."""
-    above: list = []  # (last address, value) of the prefixes around this one, outermost first
-    for key in sorted(rows):
-        first = key >> 6
-        length = key & 63
-        value = rows[key]
-        while above and above[-1][0] < first:
-            above.pop()
-        if above:
-            value = _inherit(value, above[-1][1])
-        above.append((first | (1 << 32 - length) - 1, value))
-        route = value >> _ROUTE & _SMALL
-        source = value >> _SOURCE & _SMALL
-        entry = struct.pack(
-            "@HHHBB",
-            first_slot + route - 1 if route else _NONE,
-            first_slot + source - 1 if source else _NONE,
-            (value >> _HINT & _LONG) - 1 & _NONE,
-            value >> _FLAGS & _FOUR,
-            value >> _LAN & _FOUR,
-        )
-        update(file, path, struct.pack("@I", length) + first.to_bytes(4, "big"), entry)
+def _slot(first, tunnel):
+    return _NONE if tunnel == 255 else first + tunnel
 
 
 def tunnel(
@@ -134,24 +221,6 @@ def point(file, maps: str, kind: str, at: int, path: str) -> None:
 def update(file, path: str, key: bytes, value: bytes) -> None:
     """Write one entry of a map."""
     file.write("map update pinned %s key hex%s value hex%s\n" % (path, _hex(key), _hex(value)))
-
-
-def _set(rows, prefix, length, bit, value):
-    key = int.from_bytes(prefix, "big") << 6 | length
-    there = rows.get(key, 0)
-    if not there & bit:
-        rows[key] = there | value | bit
-
-
-def _inherit(value, above):
-    value |= above & _FOUR << _FLAGS
-    if not value & _ROUTE_SET:
-        value |= above & (_SMALL << _ROUTE | _LONG << _HINT)
-    if not value & _SOURCE_SET:
-        value |= above & _SMALL << _SOURCE
-    if not value & _LAN_SET:
-        value |= above & _FOUR << _LAN
-    return value
 
 
 def _hex(octets):

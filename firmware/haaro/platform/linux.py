@@ -128,7 +128,7 @@ class LinuxMachine:
         # there is an address, so that nothing is in a queue when the filters change.
         self.plane.attach_lan(LinuxPacketPort(indexes[1], macs[1], macs[0]))
         if self.plane_kind == "kernel":
-            refused = self.plane.attach_pair(kernel_end, indexes)
+            refused = self.plane.attach_pair((kernel_end, our_end), indexes)
             if refused:
                 self.plane_kind = "userspace"
                 self.plane_why = "the kernel plane is refused: " + refused

@@ -22,6 +22,7 @@ _RTA_GATEWAY = const(5)
 _MAIN = const(254)
 _UNICAST = const(1)
 _ETHERNET = const(1)
+_ROUTE_OCTETS = const(512)
 
 
 class LinuxPaths:
@@ -29,6 +30,8 @@ class LinuxPaths:
 
     def __init__(self) -> None:
         self._netlink = netlink.Netlink()
+        # Asked for each tunnel of a change: a heap in pieces has room for this.
+        self._routes = netlink.Netlink(0, 0, _ROUTE_OCTETS)
 
     def ethernet(self, interface: str) -> tuple:
         """Return (index, mtu) of an Ethernet interface, (0, 0) if it is none or not there."""
@@ -50,7 +53,7 @@ class LinuxPaths:
         body += attribute(_RTA_DESTINATION, remote) + attribute(_RTA_SOURCE, local)
         body += number(_RTA_OIF, interface)
         try:
-            answer = self._netlink.request(_GET_ROUTE, 0, body)[0][1]
+            answer = self._routes.request(_GET_ROUTE, 0, body)[0][1]
         except OSError:
             return b""
         if answer[7] != _UNICAST:
@@ -81,5 +84,6 @@ class LinuxPaths:
         return found
 
     def close(self) -> None:
-        """Close the netlink socket."""
+        """Close the netlink sockets."""
         self._netlink.close()
+        self._routes.close()

@@ -33,9 +33,13 @@ GENERIC = 16
 
 
 class Netlink:
-    """One netlink socket; groups != 0 makes it one of events, to be read by `events`."""
+    """One netlink socket; groups != 0 makes it one of events, to be read by `events`.
 
-    def __init__(self, protocol: int = 0, groups: int = 0) -> None:
+    octets: of the longest answer; what dumps takes as much as the default.
+    """
+
+    def __init__(self, protocol: int = 0, groups: int = 0, octets: int = _RECEIVE) -> None:
+        self._octets = octets
         self.socket = socket.socket(_AF_NETLINK, _SOCK_RAW, protocol)
         self.socket.bind(struct.pack("@HHII", _AF_NETLINK, 0, 0, groups))
         if groups:
@@ -52,7 +56,7 @@ class Netlink:
         self.socket.send(message + body)
         answer: list = []
         while True:
-            data = self.socket.recv(_RECEIVE)
+            data = self.socket.recv(self._octets)
             for kind, sequence, body in messages(data):
                 if sequence != self._sequence:
                     continue
