@@ -592,3 +592,13 @@ def test_advertisement_is_the_only_source_of_prefixes():
     assert [n["prefix"] for n in lone.peer_status()["networks"]] == ["192.0.2.131/32"]
     assert message.parse(peer.request()).find(extensions.MobileNetworkRequest).prefix == LAN_C[0]
     assert prefixes.build_advertisement([(HOA_C, False, [])])[1] == 1
+
+
+def test_end_that_worked_before_is_taken_although_the_request_came_from_a_nat():
+    """R6.1-i2 [A57]: two behind one NAT meet inside; until then the NAT's address is tried."""
+    lone = Lone().registered(KNOWN)
+    nat = ipv4.address("203.0.113.200")
+    peer = ScriptedPeer(lone, coa=nat).test()
+    lone.router.cache.get(HOA_C).worked(COA_A, COA_C)
+    assert peer.reply_in(peer.register(care_of_address=COA_C))[1].code == 0
+    assert lone.router.tunnels.of_peer(HOA_C).remote == COA_C

@@ -285,7 +285,10 @@ class Correspondent:
         elif here:
             here = tunnel.remote == source
         if not here:
-            tunnel = self._tunnels.open_direct(now, hoa, uplink, source, 434)
+            # What worked before comes first: two routers behind one NAT meet inside [A57].
+            inside = self._cache.get(hoa).working.get(uplink.address) == care_of_address
+            end = care_of_address if inside else source
+            tunnel = self._tunnels.open_direct(now, hoa, uplink, end, 434)
         if tunnel is None:
             return False
         tunnel.nat = source != care_of_address

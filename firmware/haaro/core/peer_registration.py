@@ -256,7 +256,10 @@ class PeerRegistrations:
         record.cr_coas = list(addresses.addresses)
         if self._home.nat or record.outbound_only:
             pairs = [(state.coa, coa) for coa in record.cr_coas]
-            record.nat_states = dict.fromkeys(pairs, not record.outbound_only)
+            record.nat_states = {
+                pair: not record.outbound_only or record.working.get(pair[0]) == pair[1]
+                for pair in pairs
+            }
         state.expires_at = state.sent_at + min(message.lifetime, state.lifetime) * 1000
         for ack in message.all(extensions.MobileNetworkAck):
             if ack.code:
@@ -296,7 +299,7 @@ class PeerRegistrations:
         if not (usable and (tunnel.up or tunnel.dormant or tunnel.remote in record.cr_coas)):
             # RFC 6521 3.3.3: no tunnel, or wrong end points.
             tunnel = self._tunnels.open_direct(
-                now, record.cr_hoa, uplink, record.cr_coas[0], MIP_PORT
+                now, record.cr_hoa, uplink, record.ends(uplink.address)[0], MIP_PORT
             )
         if tunnel is None:
             record.obstacle = "no free tunnel"
@@ -305,7 +308,7 @@ class PeerRegistrations:
         tunnel.asked_ms = (
             min(state.keepalive_s, _MAX_ASKED_S) * 1000 if state.keepalive_s > 1 else 0
         )
-        tunnel.others = [coa for coa in record.cr_coas if coa != tunnel.remote]
+        tunnel.others = [c for c in record.ends(uplink.address) if c != tunnel.remote]
         if not tunnel.up and not tunnel.dormant:
             self.uplinks.expect(now, record, tunnel)
             self._tunnels.probe(now, tunnel)

@@ -81,8 +81,9 @@ class PeerUplinks:
         when = now + _PAIR_MS * (1 + len(tunnel.others))
         self._ctx.deadlines.set("pairs", when, record.cr_hoa)
 
-    def path_up(self, record) -> None:
+    def path_up(self, record, tunnel) -> None:
         """A keepalive was answered: this pair works (RFC 6521 6.1)."""
+        record.worked(tunnel.local, tunnel.remote)
         self._ctx.deadlines.clear("pairs", record.cr_hoa)
         record.tried = []
 

@@ -46,6 +46,7 @@ class Record:
         self.cr_coas: list[bytes] = []
         self.mr_coa = b""
         self.nat_states: dict[tuple[bytes, bytes], bool] = {}  # by (MR-CoA, CR-CoA)
+        self.working: dict[bytes, bytes] = {}  # MR-CoA: the other end that answered last (6.1)
         self.rr_states: dict[bytes, str] = {}
         self.krms: list[bytes] = []  # static ones only: the current and the next
         self.care_of_nonce_indices: dict[bytes, int] = {}
@@ -86,6 +87,24 @@ class Record:
         for table in (self.rr_states, self.care_of_nonce_indices, self.care_of_keygen_tokens):
             table.pop(mr_coa, None)
         self.care_of_token_at.pop(mr_coa, None)
+        self.working.pop(mr_coa, None)
+
+    def worked(self, mr_coa: bytes, remote: bytes) -> None:
+        """Remember a pair of ends between which a keepalive was answered (6.1)."""
+        self.working[mr_coa] = remote
+        if self.nat_states:
+            self.nat_states[mr_coa, remote] = True
+        while len(self.working) > _MAX_PAIRS:
+            self.working.pop(next(m for m in self.working if m != mr_coa))
+
+    def ends(self, mr_coa: bytes) -> list[bytes]:
+        """Return the CR's ends in the order to try them from ours: what worked, then as listed.
+
+        SEAM for hole punching between two NATs: the peer's mapped address and port, once somebody
+        tells them, belong in front of this list. Until then such a pair stays on the home agent.
+        """
+        first = self.working.get(mr_coa)
+        return sorted(self.cr_coas, key=lambda coa: coa != first)
 
     def home_token_left(self, now: int) -> int:
         """Return for how many ms the home keygen token may still be used."""

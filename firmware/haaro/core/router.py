@@ -353,7 +353,7 @@ class Router:
             self._ctx.log(f"direct path to {ipv4.text(tunnel.peer)} is {state}")
             record = self.cache.get(tunnel.peer)
             if tunnel.up and record is not None:
-                self._peers.uplinks.path_up(record)
+                self._peers.uplinks.path_up(record, tunnel)
 
     def _tunnel_silent(self, now: int, tunnel: Tunnel) -> None:
         if tunnel.direct:

@@ -38,6 +38,8 @@ def reason(home, record, tunnel, now: int) -> str:
         return "the peer has not answered our Registration Request yet"
     if state is not None and (state.pre_accepted or (tunnel is not None and tunnel.up)):
         return "the peer's own registration is awaited"
+    if tunnel is not None and home.nat and tunnel.nat:
+        return "two NATs let no keepalive through; traffic stays with the home agent"
     if tunnel is not None:
         return "no keepalive came back through the direct tunnel yet"
     if record.obstacle:
