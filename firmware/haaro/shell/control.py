@@ -83,8 +83,8 @@ class ControlSocket:
             if word:
                 # One non-blocking write: the kernel's buffer for a local socket holds the answer.
                 client[0].send(json.dumps(self._answer(word.decode().strip())).encode())
-        except (OSError, UnicodeError):
-            pass
+        except (OSError, UnicodeError, MemoryError):
+            pass  # a heap in pieces has no room for the answer: not worth ending for
         self._drop(client)
 
     def _drop(self, client: tuple) -> None:

@@ -31,6 +31,9 @@ _OUT_DEMO = typer.Option(Path("build/demo"), help="directory for report, capture
 _OUT_SOAK = typer.Option(Path("build/soak"), help="directory for soak.json, captures and logs")
 _OUT_FAULTS = typer.Option(Path("build/faults"), help="directory for captures and logs of misses")
 _OUT_OUTAGES = typer.Option(Path("build/outages"), help="directory where the results are kept")
+_DATA_PLANE = typer.Option(
+    "userspace", "--dataplane", help="of the routers: " + ", ".join(plan.DATA_PLANES)
+)
 _SOAK_MINUTES = 10.0
 _PLAIN_COLUMNS = 130
 
@@ -42,10 +45,10 @@ def everything() -> None:
 
 
 @app.command()
-def up(name: str = _NAME) -> None:
+def up(name: str = _NAME, dataplane: str = _DATA_PLANE) -> None:
     """Build the lab and start the home agent and the routers A, B, C."""
     with _explained():
-        Lab(name).up(typer.echo)
+        Lab(name, layout=plan.layout_with(dataplane)).up(typer.echo)
         typer.echo(
             "the lab is up; `haaro lab exec ch ping 10.1.0.10` makes C and A find each other"
         )
@@ -98,6 +101,7 @@ def down(name: str = _NAME) -> None:
 def demo(
     out: Path = _OUT_DEMO,
     name: str = _NAME,
+    dataplane: str = _DATA_PLANE,
     soak_minutes: float = typer.Option(0.0, "--soak", help="soak for MINUTES instead"),
 ) -> None:
     """Show and prove that A and C find the direct path, lose it and find it again.
@@ -105,11 +109,12 @@ def demo(
     Exit status 0 only if every claim was observed in this run.
     """
     _alone()
-    options = Options(out=_directory(out), name=name)
+    options = Options(out=_directory(out), name=name, dataplane=dataplane)
     if soak_minutes:
         raise typer.Exit(_soak(options, soak_minutes))
     console = _console()
     with _explained():
+        plan.layout_with(dataplane)
         system.require(system.TOOLS_FOR_DEMO)
         facts = Demo(options, console).run()
     report.show(facts, console)
@@ -122,11 +127,13 @@ def demo(
 def soak(
     out: Path = _OUT_SOAK,
     name: str = _NAME,
+    dataplane: str = _DATA_PLANE,
     minutes: float = typer.Option(_SOAK_MINUTES, help="how long"),
 ) -> None:
     """Traffic between C and A for minutes: is the direct path kept while tokens are renewed?"""
     _alone()
-    raise typer.Exit(_soak(Options(out=_directory(out), name=name), minutes))
+    options = Options(out=_directory(out), name=name, dataplane=dataplane)
+    raise typer.Exit(_soak(options, minutes))
 
 
 @app.command()

@@ -48,6 +48,7 @@ class Options:
     file_octets: int = 16 << 20
     tcp_s: int = 4
     small_s: int = 1
+    dataplane: str = "userspace"
 
 
 class Demo:
@@ -56,7 +57,8 @@ class Demo:
     def __init__(self, options: Options, console: Console) -> None:
         self.options = options
         self.logs = options.out / "logs"
-        self.lab = Lab(options.name, self.logs, die_with_parent=True)
+        layout = plan.layout_with(options.dataplane)
+        self.lab = Lab(options.name, self.logs, die_with_parent=True, layout=layout)
         self.captures = Captures(self.lab, options.out)
         self.hosts = Hosts(options.name, plan.HOST_ADDRESS, self.logs)
         self.peer, self.mover = plan.office("a"), plan.office("c")

@@ -26,6 +26,8 @@ from haaro_host.lab.system import LabError
 RUN = Path("/run/haaro-lab")
 ROUTERS = tuple(office.node for office in plan.OFFICES)
 HEAP = "384k"
+# Its modules are 21 KB, and a change of routes needs room for a moment.
+KERNEL_PLANE_HEAP = "448k"
 REGISTRATION_DEADLINE_S = 15.0
 _STOP_DEADLINE_S = 4.0
 _ANSWER_DEADLINE_S = 2.0
@@ -78,6 +80,8 @@ class Lab:
         self.state.stage = "building"
         self.state.save()
         configuration.write(self.files, self.layout)
+        if self.layout.dataplane != "userspace":
+            system.mount_bpf(self.run / "bpf")
         topology.build(self.name, self.layout)
         self.state.stage = "built"
         self.state.save()
@@ -167,7 +171,8 @@ class Lab:
         program = system.firmware()
         if not program.exists():
             raise LabError(f"{program} is missing: this isn't a whole checkout of haaro")
-        command = [system.micropython(), "-X", f"heapsize={HEAP}", str(program)]
+        heap = HEAP if self.layout.dataplane == "userspace" else KERNEL_PLANE_HEAP
+        command = [system.micropython(), "-X", f"heapsize={heap}", str(program)]
         config = str(self.files.router_config(node))
         self.start(node, [*command, "--config", config, "run"])
 
@@ -287,6 +292,7 @@ class Lab:
                 _kill_pid(pid)
         for space in topology.remove(self.name, self.layout):
             note(f"{space}: removed")
+        system.unmount(self.run / "bpf")
         if self.run.exists():
             shutil.rmtree(self.run)
         self.state.load()

@@ -7,7 +7,7 @@ documentation or private ranges (RFC 5737, RFC 1918) and exist only inside names
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 DEFAULT_NAME = "haaro"
 MIP_PORT = 434
@@ -144,7 +144,19 @@ class Layout:
 
 
 DEFAULT_LAYOUT = Layout()
+DATA_PLANES = ("userspace", "kernel", "kernel-lan", "auto")
 WAN_UPLINK: dict[str, object] = {"name": "wan", "driver": "linux_netdev", "interface": "wan"}
+
+
+def layout_with(dataplane: str) -> Layout:
+    """The default lab with this data plane; "kernel-lan" passes by the kernel's forwarding too.
+
+    Raises ValueError with what is allowed.
+    """
+    if dataplane not in DATA_PLANES:
+        raise ValueError(f"data plane {dataplane!r}: allowed are {', '.join(DATA_PLANES)}")
+    kind = dataplane.removesuffix("-lan")
+    return replace(DEFAULT_LAYOUT, dataplane=kind, fast_lan=kind != dataplane)
 
 
 def check_name(name: str) -> str:

@@ -147,6 +147,21 @@ def prepare_run() -> None:
     _RUN_MARK.touch()
 
 
+def mount_bpf(point: Path) -> None:
+    """Mount a BPF file system for the routers' pins, if it may be: what `ip netns exec` runs sees
+    no later one of another process. Without it they choose the userspace plane.
+    """
+    point.mkdir(parents=True, exist_ok=True)
+    if not point.is_mount():
+        run(["mount", "-t", "bpf", "bpf", str(point)], check=False)
+
+
+def unmount(point: Path) -> None:
+    """Unmount what is mounted there, if anything."""
+    if point.is_mount():
+        run(["umount", str(point)], check=False)
+
+
 def run(command: Sequence[str], stdin: str | None = None, check: bool = True) -> str:
     """Run `command`, give back its output. Raises LabError with the command and its words."""
     done = subprocess.run(
