@@ -94,7 +94,11 @@ def main():
     settings = Settings()
     settings.home_address = address(config["home_address"])
     settings.networks = [prefix(net) for net in config["networks"]]
+    settings.home_prefixes = [prefix(net) for net in config.get("home_prefixes", ["0.0.0.0/0"])]
+    settings.home_agent = address(config.get("home_agent", "192.0.2.1"))
     options = {
+        "internet": config.get("internet", "ha"),
+        "lan_ipv6": config.get("lan_ipv6", "block"),
         "tunnel_interface": config.get("tunnel_interface", "haaro0"),
         "uplinks": [{"interface": name} for name in config["uplinks"]],
         "dataplane": config.get("dataplane", "userspace"),

@@ -264,6 +264,22 @@ def test_static_peers_may_share_private_space_in_separate_realms(write):
     assert len(config.load(write(top))[0].static_peers) == 2
 
 
+def test_internet_says_what_goes_to_the_home_agent(write):
+    settings, options = config.load(write(router()))
+    assert settings.home_prefixes == [(bytes(4), 0)]
+    assert (options["internet"], options["lan_ipv6"]) == ("ha", "block")
+    for internet in ("local", "block"):
+        changes = {"internet": internet, "organisation": ["10.0.0.0/8", "192.0.2.128/25"]}
+        settings, options = config.load(write(router(**changes, lan_ipv6="local")))
+        assert (options["internet"], options["lan_ipv6"]) == (internet, "local")
+        assert (bytes(4), 0) not in settings.home_prefixes
+        assert settings.home_prefixes.count((bytes((10, 0, 0, 0)), 8)) == 1
+        assert settings.home_prefixes[-1] == (bytes((192, 0, 2, 128)), 25)
+    for changes in ({"internet": "no"}, {"lan_ipv6": "ha"}, {"organisation": ["0.0.0.0/0"]}):
+        with pytest.raises(config.ConfigError, match=next(iter(changes))):
+            config.load(write(router(**changes)))
+
+
 def test_uplinks_and_policy_have_defaults(write):
     settings, options = config.load(write(router()))
     (uplink,) = settings.uplinks

@@ -11,13 +11,16 @@ from tests.shell.namespaces import MICROPYTHON, ROOT, Net, config, needs_namespa
 
 pytestmark = needs_namespaces
 
+MAIN = "lookup main suppress_prefixlength 0 suppress_ifgroup 4340 proto 43"
 RULES = [
     "0:\tfrom all lookup local",
-    "4340:\tfrom all lookup main suppress_prefixlength 0 proto 43",
+    f"4340:\tfrom 192.0.2.129 {MAIN}",
+    f"4340:\tfrom 10.1.0.0/24 {MAIN}",
     "4341:\tfrom 192.0.2.129 lookup 434 proto 43",
     "4341:\tfrom 10.1.0.0/24 lookup 434 proto 43",
-    "4342:\tfrom 192.0.2.129 blackhole proto 43",
-    "4342:\tfrom 10.1.0.0/24 blackhole proto 43",
+    "4360:\tfrom 192.0.2.129 blackhole proto 43",
+    "4360:\tfrom 10.1.0.0/24 blackhole proto 43",
+    "4361:\tfrom all lookup main suppress_prefixlength 0 proto 43",
     "4370:\tfrom 10.99.0.1 lookup 4340 proto 43",
     "32766:\tfrom all lookup main",
     "32767:\tfrom all lookup default",
@@ -42,7 +45,15 @@ def picture(net: Net) -> dict[str, list[str]]:
     """Return rules, routes of all tables and names of links of router 1, as `ip` prints them."""
     routes = lines(net.ip("r1", "-4", "route", "show", "table", "all"))
     links = [line.split(": ")[1] for line in net.ip("r1", "-o", "link").splitlines()]
-    return {"rules": lines(net.ip("r1", "rule")), "routes": sorted(routes), "links": links}
+    rules = lines(net.ip("r1", "rule"))
+    groups = net.ip("r1", "link", "show", "group", "4340")
+    return {
+        "rules": rules,
+        "rules_6": lines(net.ip("r1", "-6", "rule")),
+        "routes": sorted(routes),
+        "links": links,
+        "uplinks": [line.split(": ")[1].split("@")[0] for line in groups.splitlines()[::2]],
+    }
 
 
 def off(net: Net, device: str) -> set[str]:
@@ -56,6 +67,8 @@ def test_start_builds_the_pair_and_stop_takes_everything_back(net):
     with nodes(net, ("r1", config(1))) as (one,):
         now = picture(net)
         assert now["rules"] == RULES
+        assert "4360:\tnot from all iif lo blackhole proto 43" in now["rules_6"]
+        assert now["uplinks"] == ["wan"] and before["uplinks"] == []
         assert "default dev haaro0 table 434 proto 43 scope link" in now["routes"]
         assert "default via 10.99.0.2 dev wan table 4340 proto 43" in now["routes"]
         assert "192.0.2.129/32" in net.ip("r1", "-4", "address", "show", "dev", "haaro0")
@@ -94,18 +107,67 @@ def test_start_reconciles_what_a_kill_left(net):
     with nodes(net, ("r1", changed)) as (one,):
         rules = picture(net)["rules"]
         assert [rule for rule in rules if "proto 43" in rule] == [
-            RULES[1],
+            f"4340:\tfrom 192.0.2.140 {MAIN}",
+            f"4340:\tfrom 10.1.0.0/25 {MAIN}",
+            f"4340:\tfrom 10.1.0.128/25 {MAIN}",
             "4341:\tfrom 192.0.2.140 lookup 434 proto 43",
             "4341:\tfrom 10.1.0.0/25 lookup 434 proto 43",
             "4341:\tfrom 10.1.0.128/25 lookup 434 proto 43",
-            "4342:\tfrom 192.0.2.140 blackhole proto 43",
-            "4342:\tfrom 10.1.0.0/25 blackhole proto 43",
-            "4342:\tfrom 10.1.0.128/25 blackhole proto 43",
-            RULES[6],
+            "4360:\tfrom 192.0.2.140 blackhole proto 43",
+            "4360:\tfrom 10.1.0.0/25 blackhole proto 43",
+            "4360:\tfrom 10.1.0.128/25 blackhole proto 43",
+            *RULES[7:9],
         ]
         assert "192.0.2.129" not in net.ip("r1", "address")
         one.stop()
     assert picture(net) == before
+
+
+LOCAL = {"internet": "local", "home_prefixes": ["10.0.0.0/8"], "lan_ipv6": "local"}
+
+
+def tables(net: Net) -> str:
+    return run(*net.inside("r1", "nft", "list", "tables"))
+
+
+def test_local_break_out_is_built_kept_over_a_kill_and_taken_back(net):
+    """Private ranges stay inside whatever happens; another choice afterwards leaves no trace."""
+    before = picture(net)
+    with nodes(net, ("r1", config(1, **LOCAL))) as (one,):
+        now = picture(net)
+        assert "4341:\tfrom 10.1.0.0/24 lookup 435 proto 43" in now["rules"]
+        assert "4341:\tfrom 192.0.2.129 lookup 434 proto 43" in now["rules"]
+        assert "4345:\tfrom 10.1.0.0/24 lookup 4340 proto 43" in now["rules"]
+        assert "10.0.0.0/8 dev haaro0 table 435 proto 43 scope link" in now["routes"]
+        assert "blackhole 10.0.0.0/8 table 435 proto 43 metric 1000" in now["routes"]
+        assert not any("blackhole" in rule for rule in now["rules_6"])
+        assert "haaro_local" in tables(net)
+        arriving = ["from", "10.1.0.10", "iif", "lan"]  # codespell:ignore
+        get = ["route", "get"]
+        assert "dev wan" in net.ip("r1", *get, "203.0.113.9", *arriving)
+        assert "dev haaro0" in net.ip("r1", *get, "10.77.0.1", *arriving)
+        one.kill()
+    net.ip("r1", "link", "del", "haaro0")
+    assert "dev" not in net.ip("r1", *get, "10.77.0.1", *arriving, check=False)
+    assert "dev wan" in net.ip("r1", *get, "203.0.113.9", *arriving)
+    with nodes(net, ("r1", config(1, **LOCAL))) as (one,):
+        assert picture(net) == now
+        one.kill()
+    with nodes(net, ("r1", config(1))) as (one,):
+        assert picture(net)["rules"] == RULES and "haaro_local" not in tables(net)
+        one.stop()
+    assert picture(net) == before
+
+
+def test_what_only_an_uplink_reaches_is_reached_by_no_network_of_ours(net):
+    """Leaks in the threats: neither the uplink's own net nor a route of its operator's."""
+    net.ip("r1", "route", "add", "172.20.0.0/16", "via", "10.99.0.2")
+    arriving = ["from", "10.1.0.10", "iif", "lan"]  # codespell:ignore
+    with nodes(net, ("r1", config(1))) as (one,):
+        for destination in ("10.99.0.77", "172.20.0.1", "203.0.113.9"):
+            assert "dev haaro0" in net.ip("r1", "route", "get", destination, *arriving)
+            assert "dev wan" in net.ip("r1", "route", "get", destination, "from", "10.99.0.1")
+        one.stop()
 
 
 def test_what_is_not_ours_is_not_touched(net):

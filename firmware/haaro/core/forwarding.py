@@ -60,6 +60,7 @@ def forwarding_table(ctx, cache, tunnels, home) -> tuple[list, list]:
             elif home_up:
                 taken.add(key)
                 routes.append((item.prefix, item.plen, 0, record.hint if optimise else -1))
-    if home_up and (b"\x00\x00\x00\x00", 0) not in taken:
-        routes.append((b"\x00\x00\x00\x00", 0, 0, -1))
+    for prefix, plen in ctx.settings.home_prefixes:
+        if home_up and (prefix, plen) not in taken:
+            routes.append((prefix, plen, 0, -1))
     return routes, sources

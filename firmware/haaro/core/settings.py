@@ -13,6 +13,8 @@ class Settings:
         self.home_address = b"\x00\x00\x00\x00"
         self.home_agent = b"\x00\x00\x00\x00"
         self.networks: list[tuple[bytes, int]] = []
+        # What goes to the home agent if no route is more exact: everything, or what is private.
+        self.home_prefixes: list[tuple[bytes, int]] = [(b"\x00\x00\x00\x00", 0)]
         self.explicit = True  # send Mobile Network Requests (RFC 5177 explicit mode)
         self.lifetime = 300
         self.spi = 256

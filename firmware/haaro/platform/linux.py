@@ -26,6 +26,18 @@ class LinuxMachine:
         self._interfaces = [uplink["interface"] for uplink in options["uplinks"]]
         self._routing = LinuxRouting()
         self._uplinks = LinuxNetdev(self._interfaces, self._routing)
+        self._block_ipv6 = options.get("lan_ipv6") != "local"
+        self._breakout = None
+        if options.get("internet") == "local":
+            from haaro.platform.linux_breakout import Breakout
+
+            order = []
+            for i, uplink in enumerate(options["uplinks"]):
+                priority = uplink.get("priority")
+                order.append((i if priority is None else priority, i))
+            self._routing.ranks = [sorted(order).index(place) for place in order]
+            inside = settings.home_prefixes + [(settings.home_agent, 32)]
+            self._breakout = Breakout(self._routing, inside, settings.networks, self._interfaces)
         self._waiting: list = []
         self._failed: list = []
         self.warnings: list = []
@@ -50,6 +62,23 @@ class LinuxMachine:
         self._uplinks.close()
         self._routing.clear(self._interface)
         self._routing.close()
+        if self._breakout:
+            self._end_breakout()
+
+    def _end_breakout(self):
+        from haaro.platform.linux_breakout import remove
+
+        remove()
+
+    def learn(self, routes: list) -> None:
+        """The core's routes changed: where they go must not leave by the uplink any more."""
+        if self._breakout:
+            prefixes = [(prefix, plen) for prefix, plen, tunnel, _ in routes if tunnel >= 0]
+            try:
+                if not self._breakout.learn(prefixes):
+                    self._warn("internet: too many prefixes, the last may leave by the uplink")
+            except OSError as error:
+                self._warn("internet: a prefix cannot be kept inside: %s" % error)
 
     def check(self) -> None:
         """Queue again what could not be opened; called about once a second."""
@@ -104,11 +133,13 @@ class LinuxMachine:
         our_end = kernel_end[:-1] + "1" if kernel_end[-1] == "0" else kernel_end + "p"
         macs = (b"\x02\x68" + settings.home_address, b"\x02\x69" + settings.home_address)
         indexes = None
+        kept: list = []
         if self.plane_kind == "kernel" and self.plane.door.adopted:
             # Traffic goes on through the pair of the process before.
             indexes = routing.find_pair(kernel_end, our_end)
         if indexes is None:
-            routing.clear(kernel_end, [(settings.home_address, 32)] + settings.networks)
+            own = [(settings.home_address, 32)] + settings.networks
+            kept = routing.clear(kernel_end, own, self._block_ipv6, self._breakout is not None)
             indexes = routing.make_pair(kernel_end, our_end, macs, _MTU)
         for index in indexes:
             ethtool.features_off(index)
@@ -133,7 +164,13 @@ class LinuxMachine:
                 self.plane_kind = "userspace"
                 self.plane_why = "the kernel plane is refused: " + refused
                 self._warn(self.plane_why)
-        routing.add_home(indexes[0], settings.home_address, settings.networks)
+        routing.mark_uplinks(self._interfaces)
+        if self._breakout:
+            self._breakout.start(indexes[0], kept)
+        elif kept:
+            self._end_breakout()
+        local = self._breakout is not None
+        routing.add_home(indexes[0], settings.home_address, settings.networks, local)
 
     def _write(self, path, value, optional=False):
         try:

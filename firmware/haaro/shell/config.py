@@ -31,7 +31,7 @@ def load(path: str) -> tuple:
     """Return (Settings, config dict) from the router.json at `path` and the secrets file it names.
 
     The dict holds what the shell needs beside the core's Settings: "uplinks", "tunnel_interface",
-    "socket", "log", "dataplane", "fast_lan", "secrets". Raises ConfigError.
+    "socket", "log", "dataplane", "fast_lan", "internet", "lan_ipv6", "secrets". Raises ConfigError.
     """
     top = take(path, "", read(path), _ROUTER)
     optimization = take(path, "route_optimization.", top["route_optimization"], _OPTIMIZATION)
@@ -60,6 +60,7 @@ def load(path: str) -> tuple:
     settings.home_address = top["home_address"]
     settings.home_agent = top["home_agent"]
     settings.networks = networks
+    settings.home_prefixes = _inside(top["internet"], top["organisation"])
     settings.explicit = top["explicit"]
     settings.lifetime = top["lifetime"]
     settings.take_keys(*keys)
@@ -82,6 +83,8 @@ def load(path: str) -> tuple:
         "log": top["log"],
         "dataplane": top["dataplane"],
         "fast_lan": top["fast_lan"],
+        "internet": top["internet"],
+        "lan_ipv6": top["lan_ipv6"],
         "secrets": secrets_path,
     }
 
@@ -145,11 +148,21 @@ def _static_peers(path: str, rows: list, networks: list, optimization: dict) -> 
     return found
 
 
+def _inside(internet: str, organisation: list) -> list:
+    """Return what goes to the home agent before anything is learnt: all, or what is not public."""
+    if internet == "ha":
+        return [(b"\x00\x00\x00\x00", 0)]
+    private = [a_network(text) for text in _PRIVATE]
+    return private + [network for network in organisation if network not in private]
+
+
 def socket_path(path: str) -> str:
     """Return where the router configured by the file at `path` listens for status and stop."""
     return take(path, "", read(path), _ROUTER)["socket"]
 
 
+# RFC 1918, RFC 6598 and RFC 3927: nobody answers from there on the internet.
+_PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
 _BOOL = choice(True, False)
 _ROUTER = {
     "version": (choice(1), REQUIRED),
@@ -171,6 +184,9 @@ _ROUTER = {
     "log": (choice("info", "warning"), "info"),
     "dataplane": (choice("auto", "kernel", "userspace"), "auto"),
     "fast_lan": (list_of(text_of(15), 0, 8), []),
+    "internet": (choice("ha", "local", "block"), "ha"),
+    "organisation": (list_of(a_network, 0, 32), []),
+    "lan_ipv6": (choice("block", "local"), "block"),
 }
 _UPLINK = {
     "name": (text_of(16), REQUIRED),

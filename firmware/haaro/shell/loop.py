@@ -172,6 +172,7 @@ class Loop:
                 )
         elif kind == "routes":
             routes, sources = self.router.forwarding_table()
+            self.machine.learn(routes)
             self.plane.swap(routes, sources)
         else:
             self._log(event[1], event[2])
