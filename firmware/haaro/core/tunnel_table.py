@@ -23,10 +23,11 @@ class Tunnel:
     end, (uplink, local, remote, port), that is received from besides; None if there is none.
     """
 
-    def __init__(self, ident: int, peer: bytes, direct: bool) -> None:
+    # There are 64 of them: what few need is kept elsewhere, by number.
+
+    def __init__(self, ident: int, peer: bytes) -> None:
         self.id = ident
         self.peer = peer
-        self.direct = direct
         self.uplink = -1
         self.local = b""
         self.remote = b""
@@ -38,10 +39,8 @@ class Tunnel:
         self.ever_up = False
         self.dormant = False
         self.nat = False  # the peer is behind an address translator
-        self.interval_ms = 0
         self.asked_ms = 0  # least keepalive period that a peer with a spent budget asks for
         self.wanted_until = 0
-        self.echo_ident = 0
         self.echo_token = b""
         self.echo_seq = 0
         self.answered_seq = 0
@@ -50,16 +49,21 @@ class Tunnel:
         self.silent_since: int | None = None
         self.rtt_ms: int | None = None
         self.replied_at = _LONG_AGO_MS
-        self.candidate: tuple[bytes, int] | None = None  # another end that asked
-        self.candidate_token = b""
-        self.proven = False  # the candidate answered our echo, and the tunnel's end none since
         self.others: list[bytes] = []  # further care-of addresses of the peer to try
         self.rx = 0
         self.tx = 0
         self.carried = False  # traffic since our last echo
         self.traffic_at = 0
-        self.suspect_at = _LONG_AGO_MS  # no suspicion before
-        self.suspect_gap = 0
+
+    @property
+    def direct(self) -> bool:
+        """Whether it leads to a peer, and not to the home agent."""
+        return self.id > 0
+
+    @property
+    def echo_ident(self) -> int:
+        """The Identifier of our echoes."""
+        return self.echo_token[0] << 8 | self.echo_token[1]
 
     def unanswered(self) -> int:
         """Return how many of our echoes were sent since the newest answered one."""
@@ -84,6 +88,10 @@ class TunnelTable:
         self._ctx = ctx
         self._table: dict[int, Tunnel] = {}
         self._peers: dict[bytes, Tunnel] = {}  # the same by peer: each has one
+        # By number: another end that asked, (address, port, token of our echo to it, and whether it
+        # answered that with no answer of the tunnel's own end since).
+        self._candidates: dict[int, tuple[bytes, int, bytes, bool]] = {}
+        self._suspicions: dict[int, tuple[int, int]] = {}  # (none before, after what time), ms
 
     def get(self, ident: int) -> Tunnel | None:
         """Return tunnel `ident`, None when there is none."""
@@ -99,7 +107,7 @@ class TunnelTable:
         return tunnel if tunnel is not None and tunnel.direct else None
 
     def _add(self, ident: int, peer: bytes) -> Tunnel:
-        tunnel = self._table[ident] = self._peers[peer] = Tunnel(ident, peer, ident > 0)
+        tunnel = self._table[ident] = self._peers[peer] = Tunnel(ident, peer)
         return tunnel
 
     def expect_home(self, now: int, uplink) -> None:
@@ -127,6 +135,8 @@ class TunnelTable:
         tunnel = self._table.pop(ident, None)
         if tunnel is not None:
             del self._peers[tunnel.peer]
+            self._candidates.pop(ident, None)
+            self._suspicions.pop(ident, None)
             for kind in TIMERS:
                 self._ctx.deadlines.clear(kind, tunnel.peer)
             self._ctx.queues.tunnel(ident)
@@ -156,12 +166,10 @@ class TunnelTable:
         tunnel.used = False
         tunnel.uplink, tunnel.local, tunnel.remote, tunnel.remote_port = end
         tunnel.mtu = uplink.mtu - _OVERHEAD
-        tunnel.echo_ident = int.from_bytes(self._ctx.random(2), "big")
         tunnel.echo_token = self._ctx.random(8)
         tunnel.answered_seq = tunnel.echo_seq
         tunnel.answers = 0
-        tunnel.candidate = None
-        tunnel.proven = False
+        self._candidates.pop(tunnel.id, None)
         tunnel.silent_since = tunnel.rtt_ms = None
         self._ctx.queues.tunnel(tunnel.id)
         self._ctx.queues.routes()

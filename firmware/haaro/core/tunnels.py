@@ -40,6 +40,7 @@ class Tunnels(TunnelTable):
         self._on_silent = on_silent
         self._on_suspect = on_suspect
         self.nat = False  # we are behind an address translator
+        self._home_interval_ms = 0
 
     def ends_at(self, address: bytes) -> bool:
         """Return whether a direct tunnel has its other end at `address`."""
@@ -50,7 +51,7 @@ class Tunnels(TunnelTable):
         tunnel = self._table.get(0)
         if tunnel is None:
             tunnel = self._add(0, self._ctx.settings.home_agent)
-        tunnel.interval_ms = interval_ms
+        self._home_interval_ms = interval_ms
         if self._aim(now, tunnel, uplink, self._ctx.settings.home_agent, 434) or not tunnel.up:
             tunnel.up = True
             self._on_change(now, tunnel)
@@ -145,12 +146,13 @@ class Tunnels(TunnelTable):
         self._ctx.deadlines.clear("unheard", tunnel.peer)
 
     def _suspect(self, now: int, tunnel: Tunnel) -> None:
-        if now < tunnel.suspect_at:
+        before, gap = self._suspicions.get(tunnel.id, (now, 0))
+        if now < before:
             return
         # Unfounded again and again, as of a flow that has one direction: ask less often.
-        again = now < tunnel.suspect_at + _SUSPECT_MAX_MS
-        tunnel.suspect_gap = min(2 * tunnel.suspect_gap, _SUSPECT_MAX_MS) if again else _SUSPECT_MS
-        tunnel.suspect_at = now + tunnel.suspect_gap
+        again = gap and now < before + _SUSPECT_MAX_MS
+        gap = min(2 * gap, _SUSPECT_MAX_MS) if again else _SUSPECT_MS
+        self._suspicions[tunnel.id] = (now + gap, gap)
         self._on_suspect(now, tunnel)
 
     def _overdue(self, now: int, tunnel: Tunnel) -> bool:
@@ -174,12 +176,13 @@ class Tunnels(TunnelTable):
                 return
             if self._overdue(now, tunnel):
                 self._suspect(now, tunnel)
-        if tunnel.proven and tunnel.unanswered() >= min(misses, _MOVE_MISSES):
-            self._move(now, tunnel)
+        candidate = self._candidates.get(tunnel.id)
+        if candidate and candidate[3] and tunnel.unanswered() >= min(misses, _MOVE_MISSES):
+            self._move(now, tunnel, candidate)
         if tunnel.unanswered() >= misses:
             if not tunnel.direct:
                 tunnel.answered_seq = tunnel.echo_seq
-                self._arm(tunnel, now + tunnel.interval_ms)
+                self._arm(tunnel, now + self._home_interval_ms)
                 self._on_silent(now, tunnel)
                 return
             self._silent(now, tunnel)
@@ -279,8 +282,7 @@ class Tunnels(TunnelTable):
             return
         tunnel.used = True
         tunnel.answered_seq = seq
-        tunnel.candidate = None
-        tunnel.proven = False
+        self._candidates.pop(tunnel.id, None)
         # Rises at once, for an upload that fills a queue, and falls slowly.
         rtt = now - tunnel.echo_sent_at
         rtt += late * (self._period(now, tunnel) if tunnel.direct else _RETRY_HA_MS)
@@ -293,7 +295,7 @@ class Tunnels(TunnelTable):
         link.heard(now)
         if not tunnel.direct:
             link.answered(now, tunnel.rtt_ms or 0, self._ctx.settings)
-            self._arm(tunnel, now + tunnel.interval_ms)
+            self._arm(tunnel, now + self._home_interval_ms)
             return
         if tunnel.up:
             return
@@ -312,30 +314,30 @@ class Tunnels(TunnelTable):
         forged keepalive moves nothing.
         """
         is_reply, ident, seq, payload = echo
+        candidate = self._candidates.get(tunnel.id)
         if not is_reply:
             if not self._may_reply(now, tunnel):
                 return
             packet = self._echo(tunnel, True, ident, seq, payload)
             self._ctx.send_outside(tunnel.uplink, src, sport, TUNNEL_HEADER + packet)
-            if not tunnel.proven:
-                tunnel.candidate = (src, sport)
-                tunnel.candidate_token = self._ctx.random(8)
-                packet = self._echo(tunnel, False, tunnel.echo_ident, 0, tunnel.candidate_token)
+            if not candidate or not candidate[3]:
+                token = self._ctx.random(8)
+                self._candidates[tunnel.id] = (src, sport, token, False)
+                packet = self._echo(tunnel, False, tunnel.echo_ident, 0, token)
                 self._ctx.send_outside(tunnel.uplink, src, sport, TUNNEL_HEADER + packet)
             return
-        if tunnel.candidate != (src, sport) or payload != tunnel.candidate_token:
+        if not candidate or candidate[:3] != (src, sport, payload):
             self._ctx.counters.bump("keepalive_reply_unexpected")
             return
-        tunnel.proven = True
+        candidate = self._candidates[tunnel.id] = (src, sport, payload, True)
         if not tunnel.up:
-            self._move(now, tunnel)
+            self._move(now, tunnel, candidate)
             self._set_up(now, tunnel, True)
             self._wake(now, tunnel)
 
-    def _move(self, now: int, tunnel: Tunnel) -> None:
+    def _move(self, now: int, tunnel: Tunnel, candidate: tuple) -> None:
         uplink = self._ctx.uplinks[tunnel.uplink]
-        src, sport = tunnel.candidate or (tunnel.remote, tunnel.remote_port)
-        self._aim(now, tunnel, uplink, src, sport)
+        self._aim(now, tunnel, uplink, candidate[0], candidate[1])
         tunnel.used = True
 
     def traffic(self, now: int, ident: int, rx_packets: int, tx_packets: int) -> None:
