@@ -39,9 +39,13 @@ class Context:
 class Watched:
     """The routers of an advertisement; `.peak` is the most heap in use between two of them."""
 
+    count = 0
+
     def __init__(self, advertisement):
         self._advertisement = advertisement
         self.peak = 0
+        Watched.count += 1
+        self.data = bytes([Watched.count])  # never the octets of the one before: it is read
 
     def __iter__(self):
         for router in self._advertisement:

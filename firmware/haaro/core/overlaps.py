@@ -5,7 +5,10 @@ prefixes go to the router listed first, of nested ones the wider goes by the hom
 aggregation belongs. Nothing inside our own networks is ever a route. Pure.
 """
 
+from haaro.compat import const
 from haaro.wire import ipv4
+
+_EACH = const(256)  # more than the prefixes of one record
 
 _PRIVATE = tuple(
     ipv4.prefix(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
@@ -21,21 +24,29 @@ def judge(own: list, records: list) -> int:
     """Say in each prefix of `records` (best first) what it overlaps, "" if nothing; return how
     many do.
     """
-    # (prefix, plen, rank, item): sorted, what contains a prefix comes before it.
-    entries = [(prefix, plen, -1, None) for prefix, plen in own]
+
+    # Each prefix is a number, which is no heap object: 1000 of them must not be held twice.
+    def of(number: int) -> tuple:
+        if number < 0:
+            return own[number][0], own[number][1], -1, None
+        item = records[number // _EACH].prefixes[number % _EACH]
+        return item.prefix, item.plen, number // _EACH, item
+
+    numbers = [-1 - n for n in range(len(own))]
     for rank, record in enumerate(records):
-        for item in record.prefixes:
-            if item.prefix_valid and item.prefix != record.cr_hoa and item.plen:
-                entries.append((item.prefix, item.plen, rank, item))
-    entries.sort(key=lambda entry: entry[:3])
+        for n, item in enumerate(record.prefixes):
+            if item.prefix_valid and item.plen and item.prefix != record.cr_hoa:
+                numbers.append(rank * _EACH + n)
+    numbers.sort(key=lambda number: of(number)[:3])  # what contains a prefix comes before it
     around: list = []
     count = 0
-    for entry in entries:
-        while around and not ipv4.contains(around[-1][0], around[-1][1], entry[0]):
+    for number in numbers:
+        inner = of(number)
+        while around and not ipv4.contains(around[-1][0], around[-1][1], inner[0]):
             around.pop()
         for outer in around:
-            count += _pair(outer, entry)
-        around.append(entry)
+            count += _pair(outer, inner)
+        around.append(inner)
     return count
 
 
