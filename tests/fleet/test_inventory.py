@@ -53,7 +53,7 @@ def test_two_sites_are_good(tmp_path):
         ("[site.b]", "[site.A]", "site.A", "A", "more than capitals"),
         ("[site.b]", '[site."../b"]', "site.../b", "../b", "letters, digits"),
         ("[site.b]", "[site.b]\nboard = 'unix'", "site.b.board", "unix", "folder of boards/"),
-        ("[site.b]", "[site.b]\npriorty = 1", "site.b.priorty", "unknown key", "priority"),
+        ("[site.b]", "[site.b]\npriorities = 1", "site.b.priorities", "unknown key", "priority"),
         ("[site.b]", "[site.b]\npeers = ['z']", "site.b.peers", '"z"', "names of other sites"),
         ("[site.b]", "[site.b]\nunique_id = 'XY'", "site.b.unique_id", "XY", "digits of 0-9 a-f"),
         ("[site.b]", "[site.b]\nrealm = 'a b'", "site.b.realm", "a b", "printable"),

@@ -61,7 +61,8 @@ def test_the_command_prints_one_object_for_each_bound():
         ("F3", "ha", 3),
         ("F3", "direct", 10),
     ]
-    assert all(set(row) == {"fault", "path", "bound_s", "outage_s", "note"} for row in data)
+    keys = {"schema", "fault", "path", "bound_s", "outage_s", "note"}
+    assert all(set(row) == keys and row["schema"] == "haaro.simulate.fault/1" for row in data)
     assert all(0 < row["outage_s"] <= row["bound_s"] for row in data)
 
 

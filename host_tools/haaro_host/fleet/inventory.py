@@ -25,7 +25,9 @@ from haaro_host.home_agent import config as home_agent_config
 from haaro_host.home_agent.config_file import Problem, shown
 
 # What fleet.toml says elsewhere, once.
-_DERIVED = ("version", "name", "home_address", "home_agent", "networks", "explicit", "secrets")
+_DERIVED = (
+    "version", "name", "home_address", "home_agent", "networks", "realm", "explicit", "secrets",
+)  # fmt: skip
 _OWN_ROUTER_KEYS = "keys of router.json that the site's own table does not give already"
 MAX_PEERS = 64  # rows of router.secrets.json
 
@@ -305,6 +307,7 @@ def router_document(fleet: Fleet, site: Site) -> dict[str, Any]:
         "home_address": site.home_address,
         "home_agent": str(fleet.document.home_agent.address),
         "networks": [str(net) for net in site.table.prefixes],
+        "realm": site.table.realm,
         "explicit": not site.table.implicit,
         "secrets": "router.secrets.json",
         **site.router,

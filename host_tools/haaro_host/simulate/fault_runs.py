@@ -57,7 +57,7 @@ def _worse(one: Row, other: Row) -> Row:
 
 def as_dict(row: Row) -> dict[str, Any]:
     """Return the row as it is printed; seconds rounded to ms."""
-    found = asdict(row)
+    found = {"schema": "haaro.simulate.fault/1", **asdict(row)}
     if row.outage_s is not None:
         found["outage_s"] = round(row.outage_s, 3)
     return found
