@@ -2,8 +2,9 @@
 
 import pytest
 
+from haaro.core.settings import Settings
 from haaro.wire import auth, return_routability
-from tests.core.helpers import HOA_C, HOME_AGENT, KEY, Lone, ScriptedPeer, snapshot
+from tests.core.helpers import HOA_A, HOA_C, HOME_AGENT, KEY, Lone, ScriptedPeer, Triangle, snapshot
 
 OTHER = bytes(range(32, 64))
 BOTH = {"spi": 257, "key": OTHER, "other_association": (256, "hmac-sha256", KEY)}
@@ -97,7 +98,7 @@ def test_a_clock_that_is_set_asks_again_with_the_same_key():
 
 def reload_keys(lone, *associations, static_krm=None):
     lone.settings.take_keys(list(associations), static_krm or {})
-    lone.router.cache.take_static_keys()
+    lone.router.keys_changed(lone.now)
 
 
 def test_new_keys_are_taken_without_touching_the_binding():
@@ -142,6 +143,37 @@ def test_static_keys_come_and_go_with_a_reload():
     assert auth.verify_mobile_correspondent(request, b"k" * 20)
     reload_keys(lone, BOTH["other_association"])
     assert not lone.peer_status()["static_krm"]
-    items = lone.run(1300)
+    lone.router.traffic_wanted(lone.now, 0)
+    items = lone.drain()
     assert peer.peer_requests(items) == []
     assert [i.payload[0] for i in items if i.tunnel < 0] == [return_routability.COTI]
+
+
+def test_a_withdrawn_key_ends_what_was_registered_with_it():
+    """A stolen box is not kept by its last registration, which may last an hour [A58]."""
+    first, second = b"k" * 20, b"n" * 20
+    world = Triangle(settings=static_pair(first))
+    world.make_direct(world.c, world.a)
+    for node, other in ((world.a, HOA_C), (world.c, HOA_A)):
+        # As in a rotation: one of the keys that were live stays so.
+        node.settings.static_krm = {other: [second, first]}
+        node.router.keys_changed(world.net.now)
+    world.net.run(2000)
+    assert world.both_direct(world.c, world.a)
+    world.a.settings.static_krm = {}
+    world.a.router.keys_changed(world.net.now)
+    assert world.a.router.cache.get(HOA_C).binding is None
+    assert not world.a.is_direct(world.c)
+    world.net.run(10_000)
+    # C still has the keys and asks; A has none and wants return routability.
+    world.traffic(world.c, world.a, 30_000, 1000)
+    assert world.a.router.cache.get(HOA_C).binding is None
+
+
+def static_pair(key):
+    def settings(name):
+        options = Settings()
+        options.static_krm = {"A": {HOA_C: [key]}, "C": {HOA_A: [key]}}.get(name, {})
+        return options
+
+    return settings

@@ -263,6 +263,10 @@ def test_one_command_revokes_a_stolen_box_within_five_seconds(fleet: Fleet) -> N
     fleet.reload_home_agent()
     fleet.deliver("a", "b")
     assert [r["name"] for r in fleet.home_agent()["routers"]] == ["a", "b"]
+    status = fleet.lab.node_status("a")
+    assert status is not None
+    paths = {peer["cr_hoa"]: peer["path"] for peer in status["peers"]}
+    assert paths.get(C.home_address) != "direct", "the stolen box lives on with its registration"
     rows = json.loads(fleet.lab.files.router_secrets("a").read_text())["peers"]
     assert [row["home_address"] for row in rows] == [B.home_address]
 

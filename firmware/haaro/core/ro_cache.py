@@ -143,14 +143,22 @@ class Cache:
         self.take_static_keys()
         self._judge()
 
-    def take_static_keys(self) -> None:
-        """Give every record the static KRms of the settings; make those that are missing."""
+    def take_static_keys(self) -> list[Record]:
+        """Give every record the static KRms of the settings; make those that are missing.
+
+        Returns the records that have none left of those they had.
+        """
         static = self._ctx.settings.static_krm
+        withdrawn = []
         for record in self._records.values():
+            before = record.krms
             record.krms = static.get(record.cr_hoa, [])
+            if before and not any(key in record.krms for key in before):
+                withdrawn.append(record)
         for hoa in static:
             if hoa not in self._records:
                 self._add(hoa, len(self._records))
+        return withdrawn
 
     def get(self, cr_hoa: bytes) -> Record | None:
         """Return the record of a router, None when it is not known."""

@@ -248,6 +248,13 @@ class Router:
             else:
                 self._peers.handle_timer(now, kind, record)
 
+    def keys_changed(self, now: int) -> None:
+        """The settings have other keys: what was registered with a withdrawn KRm is over, on both
+        sides, so that a box that was stolen does not live on with its last registration.
+        """
+        for record in self.cache.take_static_keys():
+            self._peers.deregister(now, record)
+
     def stop(self, now: int) -> None:
         """Deregister with every peer and the home agent; `stopped` tells when the last answer
         came or was given up.

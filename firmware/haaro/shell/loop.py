@@ -228,5 +228,7 @@ class Loop:
         finally:
             unload()
         self.settings.take_keys(associations, static_krm)
-        self.router.cache.take_static_keys()
+        now = self.clock.now()
+        self.router.keys_changed(now)
+        self._settle(now)
         return {"reloaded": True}
