@@ -1,7 +1,7 @@
 """What the home agent remembers of its advertisements gives the same octets as making each anew."""
 
 import random
-from itertools import groupby
+from itertools import chain, groupby
 
 import pytest
 
@@ -70,13 +70,18 @@ def anew(config, rank, bindings, requester, solicited, limit):
         networks = sorted(router[2], key=lambda n: rank[router[0], n[0], n[1]])
         return router[0], router[1], networks
 
-    found = [
-        by_rank(router)
-        for group in classes
-        for router in sorted(group, key=lambda router: rank[router[0], b"", 0])
-    ]
-    given = [router for group in classes for router in group]
-    return plan.encode(plan.best([found, given], limit), limit).data
+    # Without the one asked for, which then goes before all.
+    def priority(router):
+        return config.routers[router[0]].priority
+
+    given = sorted(chain(*classes), key=lambda router: (priority(router), router[0]))
+    found = sorted(given, key=lambda router: (priority(router), rank[router[0], b"", 0]))
+    found = list(map(by_rank, found))
+    chosen = plan.best([found, given], limit)
+    for router in found:
+        if router[0] == solicited:
+            chosen = [router, *(other for other in chosen if other[0] != solicited)]
+    return plan.encode(chosen, limit).data
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -42,6 +42,7 @@ class Advertiser:
         self._inside: set[bytes] = set()
         self._placed: dict[tuple[bytes, int], tuple[Binding, bool, _Placed]] = {}
         self._made: dict[tuple[int, bytes, bytes], bytes] = {}
+        self._chosen: dict[tuple[int, bytes], list[Router]] = {}
 
     def data(
         self,
@@ -55,8 +56,8 @@ class Advertiser:
         """Return the data of the extension, at most `limit` octets; b"" when it would be empty.
 
         Eligible: registered routers that set A, without the requester. `solicited` comes first,
-        the others by priority; within one priority as is shortest. `bindings` are looked at when
-        `version` is another one than before. `limit` is at most that of `config`.
+        the others by priority; within one priority as is shortest without it. `bindings` are looked
+        at when `version` is another one than before. `limit` is at most that of `config`.
         """
         if config is not self._config or version != self._version:
             self._look(config, version, bindings)
@@ -79,6 +80,7 @@ class Advertiser:
             self._rank = None
             self._placed = {}
             self._made.clear()
+            self._chosen.clear()
         self._version = version
         self._eligible = {b.home_address: b for b in bindings if b.advertise}
         window = [self._in_order(_ADDRESS)]
@@ -90,6 +92,7 @@ class Advertiser:
             window = [order[: _reach(order, config.advertisement_octets)] for order in window]
         if window != self._window:
             self._made.clear()
+            self._chosen.clear()
         self._window = window
         self._inside = {entry.router[0] for entry in chain(*window)}
         # The router that came first may have changed outside the window.
@@ -97,19 +100,31 @@ class Advertiser:
 
     def _make(self, limit: int, requester: bytes, first: bytes) -> bytes:
         """Return the advertisement without one router, and with another one before all."""
-        many = len(self._window) > 1
-        orders = []
-        for order, by in zip(self._window, (_RANK, _ADDRESS)[not many :], strict=True):
-            left = [entry for entry in order if entry.router[0] not in (requester, first)]
+        if len(self._window) > 1:
+            chosen = self._best(limit, requester)
             if first:
-                left.insert(0, self._place(self._eligible[first], by))
-            orders.append(left)
-        if many:
-            chosen = plan.best([[entry.router for entry in order] for order in orders], limit)
+                head = self._place(self._eligible[first], _RANK).router
+                chosen = [head, *(router for router in chosen if router[0] != first)]
         else:
-            classes = groupby(orders[0], lambda e: (e.router[0] != first, e.place[0]))
+            left = [entry for entry in self._window[0] if entry.router[0] != requester]
+            left.sort(key=lambda entry: entry.router[0] != first)
+            classes = groupby(left, lambda e: (e.router[0] != first, e.place[0]))
             chosen = plan.arrange([[e.router for e in group] for _, group in classes], limit)
         return plan.encode(chosen, limit).data
+
+    def _best(self, limit: int, requester: bytes) -> list[Router]:
+        """Return the better order of many without one router."""
+        without = requester if requester in self._inside else b""
+        found = self._chosen.get((limit, without))
+        if found is None:
+            if len(self._chosen) >= _REMEMBERED:
+                self._chosen.clear()
+            orders = [
+                [entry.router for entry in order if entry.router[0] != without]
+                for order in self._window
+            ]
+            found = self._chosen[limit, without] = plan.best(orders, limit)
+        return found
 
     def _in_order(self, by: int) -> list[_Placed]:
         placed = [self._place(binding, by) for binding in self._eligible.values()]
