@@ -71,6 +71,7 @@ class RouterNode:
         self.pump()
 
     def _plane_reset(self) -> None:
+        self._stale = False
         self._lengths: list[int] = []
         self._routes: dict[int, dict[int, tuple[int, int]]] = {}
         self._sources: dict[int, list[tuple[bytes, int]]] = {}
@@ -164,6 +165,8 @@ class RouterNode:
         except WireError:
             self._refuse("malformed")
             return
+        if self._stale:
+            self._swap()
         allowed = self._sources.get(tunnel, ())
         if tunnel and not any(ipv4.contains(net, plen, ip.src) for net, plen in allowed):
             self._refuse("source")
@@ -181,6 +184,8 @@ class RouterNode:
         """A host of our LAN sends an IPv4 packet; returns the tunnel it went by, -1 for none."""
         if not self.running:
             return -1
+        if self._stale:
+            self._swap()
         dst = int.from_bytes(packet[16:20], "big")
         tunnel, hint = -1, -1
         for plen in self._lengths:
@@ -227,7 +232,8 @@ class RouterNode:
                 self._ends = {t.other[1:]: t.id for t in tunnels if t.other is not None}
                 self._ends.update({(t.local, t.remote, t.remote_port): t.id for t in tunnels})
             elif event[0] == "routes":
-                self._swap()
+                # Taken when the next packet needs it: most are swapped out again unused.
+                self._stale = True
             else:
                 self._log(event[2])
         while (item := router.poll_transmit()) is not None:
@@ -239,6 +245,7 @@ class RouterNode:
         self.network.arm(self)
 
     def _swap(self) -> None:
+        self._stale = False
         routes, sources = self.router.forwarding_table()
         tables: dict[int, dict[int, tuple[int, int]]] = {}
         for prefix, plen, tunnel, hint in routes:
