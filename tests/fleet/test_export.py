@@ -241,3 +241,20 @@ def test_forty_sites_are_told_how_long_they_took(tmp_path, sites, record_propert
     record_property("seconds_a_site", spent / sites)
     print(f"{sites} sites: {1000 * spent / sites:.1f} ms a site")
     assert spent < sites
+
+
+def test_local_internet_keeps_the_fleets_own_networks_inside(shop):
+    shop.change("home_networks = []", 'home_networks = ["198.51.100.0/24"]')
+    shop.change('prefixes = ["10.0.0.0/8"]', 'prefixes = ["10.0.0.0/8", "203.0.113.0/24"]')
+    shop.file.write_text(shop.file.read_text() + '[site.office-c.router]\ninternet = "local"\n')
+    shop.run("keys", "new")
+    shop.run("fleet", "export", "router", "office-b", "office-c")
+    inside = {}
+    for name in ("office-b", "office-c"):
+        path = shop.directory / "routers" / name / "router.json"
+        router_config.load(str(path))
+        inside[name] = json.loads(path.read_text()).get("organisation")
+    assert inside["office-b"] is None
+    assert inside["office-c"] == [
+        "10.0.0.0/8", "203.0.113.0/24", "192.0.2.128/25", "198.51.100.0/24",
+    ]  # fmt: skip

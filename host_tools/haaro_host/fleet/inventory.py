@@ -300,7 +300,16 @@ def home_agent_document(fleet: Fleet) -> dict[str, Any]:
 
 
 def router_document(fleet: Fleet, site: Site) -> dict[str, Any]:
-    """Return the document of the site's router.json."""
+    """Return the document of the site's router.json.
+
+    With `internet = "local"` all networks of the plan are inside, private or not, unless the site
+    says otherwise.
+    """
+    inside = {}
+    if site.router.get("internet") == "local":
+        agent = fleet.document.home_agent
+        networks = [*fleet.document.plan.prefixes, *agent.home_addresses, *agent.home_networks]
+        inside["organisation"] = [str(net) for net in networks]
     return {
         "version": 1,
         "name": site.name,
@@ -310,6 +319,7 @@ def router_document(fleet: Fleet, site: Site) -> dict[str, Any]:
         "realm": site.table.realm,
         "explicit": not site.table.implicit,
         "secrets": "router.secrets.json",
+        **inside,
         **site.router,
     }
 
