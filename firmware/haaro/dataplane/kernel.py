@@ -113,9 +113,11 @@ class KernelPlane(UserspacePlane):
     def open_uplink(self, index: int, interface: str, address: bytes, mtu: int = 1500) -> None:
         """As UserspacePlane; the programs serve Ethernet only, another link is left to it alone."""
         super().open_uplink(index, interface, address, mtu)
-        link = self._paths.ethernet(interface)[0] if self._pair[0] else 0
+        link, _, veth = self._paths.ethernet(interface) if self._pair[0] else (0, 0, False)
         if link and not self.door.attach(interface, "ingress", "from_tunnel"):
             link = 0
+        if link and veth:
+            self.door.finish(interface)
         self._interfaces[index] = link
         self._changed = True
 

@@ -205,10 +205,10 @@ def tunnel(
 
 
 def settings(file, maps: str, pair: tuple, ethernet: bytes, lans: list) -> None:
-    """Write struct settings. pair: index of the kernel's and of our end. lans: (index, mtu)."""
+    """Write struct settings. pair: index of the kernel's and of our end. lans: (index, mtu ...)."""
     value = struct.pack("@II", *pair) + bytes(ethernet) + bytes(2)
     for i in range(_MAX_LANS):
-        value += struct.pack("@II", *(lans[i] if i < len(lans) else (0, 0)))
+        value += struct.pack("@II", *(lans[i][:2] if i < len(lans) else (0, 0)))
     update(file, maps + "/settings", bytes(4), value)
 
 

@@ -19,6 +19,7 @@ _WANTED = const(3)
 _BITS = const(3)
 _BIT = const(1)
 _BIT_NAME = const(2)
+_BIT_VALUE = const(3)
 
 OFFLOADS = (
     "tx-checksum-ip-generic",
@@ -34,21 +35,36 @@ OFFLOADS = (
 )
 
 
-def features_off(index: int, names: tuple = OFFLOADS) -> None:
-    """Turn the features off for the interface with this index; raises OSError."""
+# What a tunnel's packets leave to the link: cutting them, and the inner packet's checksum. A veth
+# does neither, it passes on to its other end that it was left.
+TUNNEL_OFFLOADS = (
+    "tx-udp_tnl-segmentation",
+    "tx-udp_tnl-csum-segmentation",
+    "tx-checksum-ip-generic",
+)
+
+
+def features_off(index: int, names: tuple = OFFLOADS, on: bool = False) -> bool:
+    """Turn the features off for the interface with this index, or on; raises OSError.
+
+    Returns whether any was different before.
+    """
     generic = netlink.Netlink(netlink.GENERIC)
     try:
         body = _generic(_GET_FAMILY) + netlink.name(_FAMILY_NAME, "ethtool")
         answer = generic.request(_CONTROL, 0, body)
         family = netlink.attributes(answer[0][1], 4)[_FAMILY_ID]
-        bits = [netlink.nested(_BIT, netlink.name(_BIT_NAME, name)) for name in names]
-        generic.request(
+        value = netlink.attribute(_BIT_VALUE, b"") if on else b""
+        bits = [netlink.nested(_BIT, netlink.name(_BIT_NAME, name), value) for name in names]
+        # The answer names what has changed.
+        answer = generic.request(
             struct.unpack("@H", family)[0],
             0,
             _generic(_FEATURES_SET)
             + netlink.nested(_HEADER, netlink.number(_HEADER_INDEX, index))
             + netlink.nested(_WANTED, netlink.nested(_BITS, *bits)),
         )
+        return any(name.encode() in body for _, body in answer for name in names)
     finally:
         generic.close()
 

@@ -86,12 +86,22 @@ class KernelDoor:
             _mkdir(marks + direction[0] + interface.encode().hex())
         return done
 
+    def finish(self, interface: str) -> None:
+        """Have the kernel finish what goes into a tunnel before this interface, which would pass it
+        on as it is: many packets as one, inner checksums open. The other end may be a socket.
+        """
+        if _finishes(interface, False):
+            _mkdir(self._root + "/marks/t" + interface.encode().hex())
+
     def detach(self, interface: str, direction: str) -> None:
         """Take the program away; that the interface is gone already is no error."""
         device = _quoted(interface)
         self._run("tc filter del dev %s %s pref %d" % (device, direction, _PREFERENCE), False)
         mark = self._root + "/marks/%s" + interface.encode().hex()
         _remove(mark % direction[0], os.rmdir)
+        if direction[0] == "i" and _exists(mark % "t"):
+            _finishes(interface, True)
+            _remove(mark % "t", os.rmdir)
         left = _exists(mark % "i") or _exists(mark % "e")
         if not left and _exists(mark % "q"):
             self._run("tc qdisc del dev %s clsact" % device, False)
@@ -192,6 +202,16 @@ def object_path() -> str:
     for _ in range(3):
         here = here[: here.rfind("/")] if "/" in here else "."
     return "%s/kernel_plane/%s.o" % (here, sys.byteorder)
+
+
+def _finishes(interface, on):
+    from haaro.platform import ethtool
+
+    try:
+        with open("/sys/class/net/%s/ifindex" % interface) as file:
+            return ethtool.features_off(int(file.read()), ethtool.TUNNEL_OFFLOADS, on)
+    except (OSError, ValueError):
+        return False
 
 
 def _told(path):

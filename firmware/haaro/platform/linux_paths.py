@@ -15,6 +15,8 @@ _GET_ADDRESS = const(22)
 _GET_ROUTE = const(26)
 _IFLA_NAME = const(3)
 _IFLA_MTU = const(4)
+_IFLA_LINKINFO = const(18)
+_INFO_KIND = const(1)
 _RTA_DESTINATION = const(1)
 _RTA_SOURCE = const(2)
 _RTA_OIF = const(4)
@@ -34,18 +36,20 @@ class LinuxPaths:
         self._routes = netlink.Netlink(0, 0, _ROUTE_OCTETS)
 
     def ethernet(self, interface: str) -> tuple:
-        """Return (index, mtu) of an Ethernet interface, (0, 0) if it is none or not there."""
+        """Return (index, mtu, is a veth) of an Ethernet interface, zeros if it is none."""
         try:
             answer = self._netlink.request(
                 _GET_LINK, 0, struct.pack("@BBHiII", 0, 0, 0, 0, 0, 0) + name(_IFLA_NAME, interface)
             )
         except OSError:
-            return 0, 0
+            return 0, 0, False
         body = answer[0][1]
         if struct.unpack_from("@H", body, 2)[0] != _ETHERNET:
-            return 0, 0
-        mtu = attributes(body, 16)[_IFLA_MTU]
-        return struct.unpack_from("@i", body, 4)[0], struct.unpack("@I", mtu)[0]
+            return 0, 0, False
+        found = attributes(body, 16)
+        mtu = struct.unpack("@I", found[_IFLA_MTU])[0]
+        kind = attributes(found.get(_IFLA_LINKINFO, b""), 0).get(_INFO_KIND, b"")
+        return struct.unpack_from("@i", body, 4)[0], mtu, kind.rstrip(b"\0") == b"veth"
 
     def next_hop(self, interface: int, local: bytes, remote: bytes) -> bytes:
         """Return the address to send to on the interface's link for `remote`; b"" if none."""
