@@ -95,7 +95,8 @@ class PeerUplinks:
         self._ctx.deadlines.set("pairs", now + wait, record.cr_hoa)
 
     def pairs_timer(self, now: int, record) -> None:
-        """The path is not up in time."""
+        """The path is not up in time: what worked once does not any more."""
+        record.working = {}
         if self._tunnels.of_peer(record.cr_hoa) is not None and record.registration is not None:
             self.try_next(now, record)
 
