@@ -75,7 +75,6 @@ class Registrar:
         state.identification = identification
         state.answered_at = time
         state.used[association.spi] = time
-        state.used[association.spi] = time
         try:
             reply = self._accept(time, src, sport, dst, request, router, association)
         except rules.Refused as refused:
