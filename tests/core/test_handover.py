@@ -250,6 +250,25 @@ def test_dead_uplink_that_works_again_is_returned_to():
     assert world.in_use == WAN
 
 
+def test_dead_preferred_uplink_at_the_start_is_passed_over():
+    world = Triangle(register=False)
+    world.net.filters.append(lambda d: COA_A in (d.src, d.dst))
+    world.a.attach(WAN, COA_A)
+    world.a.attach(LTE, COA_A2)
+    took = world.net.run_until(lambda: world.a.router.registration.registered, 60_000)
+    assert took <= 12_000
+    assert world.a.router.tunnels.get(0).uplink == LTE
+
+
+def test_uplink_that_reaches_peers_but_not_the_home_agent_is_left_too():
+    """What peers send by it does not hide that no request is answered."""
+    world = Office()
+    world.net.filters.append(lambda d: {COA_A, HOME_AGENT} == {d.src, d.dst})
+    assert world.gap(world.a, world.c, 330_000) <= 500
+    assert world.in_use == LTE
+    assert world.both_direct(world.a, world.c)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_twenty_percent_loss_on_both_uplinks_does_not_flap(seed):
     """U4 of the users: ten minutes of traffic to the home agent and direct, one change at most."""

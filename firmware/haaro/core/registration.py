@@ -97,8 +97,8 @@ class HomeRegistration:
         if link is None or self._ctx.stopping or (self._pending is not None and not fresh):
             return
         home = self._tunnels.get(0)
-        here = home is not None and home.up and home.local == link.address
-        if link.address != self._trial.address and not (here and self.registered):
+        here = home is not None and home.up and home.uplink == link.index
+        if link.index != self._trial.index and not (here and self.registered):
             self.refresh(now)
 
     def solicit(self, now: int, hoa: bytes) -> None:

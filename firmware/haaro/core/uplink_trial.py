@@ -13,14 +13,15 @@ from haaro.core.uplink_policy import decide
 
 _TRIES = const(3)  # unanswered by one uplink, then the next; later on each is tried once in turn
 _LOSSY_TRIES = const(4)
+_DEAF_TRIES = const(5)  # unanswered though peers are heard by it: the home agent is not reached
 
 
 class UplinkTrial:
-    """Which uplink the requests leave by: `address` is the care-of address of the last one."""
+    """Which uplink the requests leave by: `index` is that of the last one, -1 for a new start."""
 
     def __init__(self, ctx) -> None:
         self._ctx = ctx
-        self.address = b""
+        self.index = -1
         self._tries = 0  # unanswered by that one
         self._patience = _TRIES
         self._quiet_since = 0  # nothing came by that uplink since then: it does not work
@@ -42,10 +43,10 @@ class UplinkTrial:
     def target(self, now: int):
         """Return the uplink of a request that leaves now; a stopping router changes no more."""
         link = self._ctx.uplink() if self._ctx.stopping else self.choose(now)
-        if link is not None and link.address != self.address:
-            if self.address and link.index != self._ctx.current:
+        if link is not None and link.index != self.index:
+            if self.index >= 0 and link.index != self._ctx.current:
                 self._ctx.log(f"trying uplink {link.name}")
-            self.address = link.address
+            self.index = link.index
             self._tries = 0
             self._patience = _TRIES
             self._quiet_since = now
@@ -53,8 +54,8 @@ class UplinkTrial:
 
     def lost(self, link) -> None:
         """The link is down or its address another: the next request by it is a new start."""
-        if self.address == link.address:
-            self.address = b""
+        if self.index == link.index:
+            self.index = -1
 
     def doubted(self, now: int, tunnel) -> bool:
         """Whether to follow up the suspicion that a tunnel is dead, unseen, with a request."""
@@ -95,5 +96,6 @@ class UplinkTrial:
         link.missed(now, self._ctx.settings)
         self._tries += 1
         patience = 1 if attempts > _TRIES else self._patience
-        if self._tries >= patience and link.heard_at < self._quiet_since:
+        quiet = link.heard_at < self._quiet_since
+        if self._tries >= (patience if quiet else _DEAF_TRIES):
             link.failed(now, self._ctx.settings)
