@@ -167,6 +167,25 @@ def test_peer_behind_a_nat_has_its_mapping_kept_open_too():
         assert [i for t, i in lone.sent if i.tunnel == 1 and t >= start]
 
 
+def test_path_that_failed_is_believed_after_two_answers():
+    """R3.3.4-3: a path that lets one keepalive in ten through does not flap."""
+    lone = Lone().registered()
+    lone.busy = True
+    peer = ScriptedPeer(lone)
+    peer.establish()
+    peer.answer_echo(lone.run(0))
+    tunnel = lone.router.tunnels.get(1)
+    assert tunnel.up
+    lone.run(10_000)
+    assert not tunnel.up
+    items = lone.run(2000)
+    (echo,) = [i for i in items if i.tunnel == 1]
+    peer.answer_echo([echo])
+    assert not tunnel.up
+    peer.answer_echo(lone.run(200))
+    assert tunnel.up
+
+
 # An answer that is late
 
 
@@ -239,6 +258,15 @@ def test_traffic_to_the_home_agent_without_any_back_makes_the_router_ask_within_
 
 def test_traffic_both_ways_raises_no_suspicion():
     assert home_flow(1, 200) == []
+
+
+def test_answer_to_the_traffic_within_three_seconds_ends_the_suspicion():
+    lone = Lone(lifetime=3600).registered()
+    start = lone.now
+    for turn in range(100):
+        lone.router.tunnel_traffic(lone.now, 0, turn // 2, (turn + 1) // 2)
+        lone.run(1400)
+    assert [t for t in suspicions(lone) if t > start] == []
 
 
 def test_flow_that_has_one_direction_is_asked_about_less_and_less_often():
