@@ -169,15 +169,9 @@ def _icmp(
 
 def checksum(buf: bytes | bytearray, off: int, n: int, start: int = 0) -> int:
     """Return the RFC 1071 checksum of buf[off:off + n] and the sum `start`; 0 over valid data."""
-    end = off + n
-    if n & 1:
-        end -= 1
-        start += buf[end] << 8
-    for i in range(off, end, 2):
-        start += buf[i] << 8 | buf[i + 1]
-    while start >> 16:
-        start = (start & 0xFFFF) + (start >> 16)
-    return start ^ 0xFFFF
+    # 2^16 is 1 modulo 0xFFFF; of a sum that is not 0, a remainder of 0 is all ones.
+    start += int.from_bytes(buf[off : off + n], "big") << 8 * (n & 1)
+    return (start and (start % 0xFFFF or 0xFFFF)) ^ 0xFFFF
 
 
 def _pseudo_header(src: bytes, dst: bytes, length: int) -> int:
