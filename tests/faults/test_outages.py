@@ -13,7 +13,7 @@ from haaro_host.lab.faults.outages import NAMESPACES, SIMULATION, Outages, Run, 
 from .test_faults import BOUNDS
 
 FACTS = {"processor": "p", "cores": "2", "kernel": "k", "python": "3", "namespaces_code": "n1",
-         "simulation_code": "s1", "jobs": "4", "runs": "20"}  # fmt: skip
+         "simulation_code": "s1", "runs": "20"}  # fmt: skip
 F2 = [case.key for case in cases.CASES if case.fault == "F2"]
 
 
@@ -22,7 +22,7 @@ def row(fault: str, path: str, bound: float, outage: float | None, note: str = "
 
 
 def run(key: str, seed: int, *rows: dict, error: str = "", where: str = NAMESPACES) -> Run:
-    return Run(where, "n1", key, seed, list(rows), error, 1e9 + seed, 1.0)
+    return Run(where, "n1", key, seed, list(rows), error, 1e9 + seed, 1.0, 4)
 
 
 def f2(seed: int, *values: float | None) -> list[Run]:
@@ -62,6 +62,7 @@ def test_what_was_not_measured_is_said() -> None:
     assert (
         "3 runs of cases with 1 of 20 wanted seeds, measured 2001-09-09 01:46 UTC, code n1" in text
     )
+    assert "up to 4 runs side by side" in text
     assert "| F5 | " in text and "| not run | | | not run | | |" in text
 
 

@@ -30,8 +30,9 @@ from haaro_host.lab.system import LabError
 _PLAIN = Wants()
 _SHARED, _TWO_NATS = Wants(shared_nat=True), Wants(nat=True, nat_of_c=True)
 _NAT, _RELAY, _TWO = Wants(nat=True), Wants(relay=True), Wants(second_uplink=True)
-DEADLINE_S = 900
-SIDE_BY_SIDE = 5
+SCHEMA = "haaro.lab.fault/1"
+DEADLINE_S = 1200
+SIDE_BY_SIDE = 7
 
 
 @dataclass(frozen=True)

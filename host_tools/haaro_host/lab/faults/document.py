@@ -44,7 +44,11 @@ ROWS = (
     ("nat", "shared", 60.0, "both routers behind one NAT: until direct inside it"),
     ("nat", "two", 1.0, "behind two NATs, by the home agent: longest gap"),
 )
-_RR_TOOK = re.compile(r"return routability took ([\d.]+) s in 95 %")
+# What the simulation tells in a note and the namespaces as a row.
+_IN_NOTES = {
+    "rr": re.compile(r"return routability took ([\d.]+) s in 95 %"),
+    "replay": re.compile(r"requests replayed, (\d+) accepted"),
+}
 Values = dict[tuple[str, str], list[float | None]]
 
 
@@ -109,9 +113,10 @@ def _simulated(runs: list[Run]) -> Values:
         for row in run.rows:
             name = row["fault"], row["path"]
             worst[name] = _worse(worst.get(name, -1.0), row["outage_s"])
-            took = _RR_TOOK.search(row["note"])
-            if took:
-                worst[row["fault"], "rr"] = float(took.group(1))
+            for path, pattern in _IN_NOTES.items():
+                told = pattern.search(row["note"])
+                if told:
+                    worst[row["fault"], path] = float(told.group(1))
         for name, value in worst.items():
             found[name].append(value)
     return found
@@ -172,9 +177,10 @@ def _how(real: list[Run], simulated: list[Run], facts: dict[str, str]) -> list[s
             f"- {name}: {len(runs)} runs of cases with {seeds} of {facts['runs']} wanted seeds,"
             f" measured {when}, code {code}."
         )
+    jobs = max((run.jobs for run in (*real, *simulated)), default=1)
     lines.append(
         f"- On {facts['processor']}, {facts['cores']} cores, Linux {facts['kernel']}, Python"
-        f" {facts['python']}; up to {facts['jobs']} runs side by side, so that all programs of"
+        f" {facts['python']}; up to {jobs} runs side by side, so that all programs of"
         " several labs shared these cores."
     )
     lines.append(
@@ -221,9 +227,14 @@ def _survival(real: list[Run], simulated: list[Run]) -> list[str]:
     return lines
 
 
+def _by_number(case: cases.Case) -> tuple[int, str]:
+    number = case.fault.removeprefix("F")
+    return (int(number) if number.isdecimal() else len(cases.CASES), case.key)
+
+
 def _case_lines(runs: list[Run]) -> list[str]:
     lines = []
-    for case in cases.CASES:
+    for case in sorted(cases.CASES, key=_by_number):
         mine = [run for run in runs if run.key == case.key]
         bounds = {row["path"]: row["bound_s"] for run in mine for row in run.rows}
         by_path: dict[str, list[float | None]] = defaultdict(list)

@@ -128,7 +128,7 @@ def f3_a_moves(bench: Bench) -> list[Row]:
 
 
 def f3_c_moves(bench: Bench) -> list[Row]:
-    """The same at C."""
+    """C's cable is pulled; two seconds later it has another address."""
     with _traffic(bench):
         bench.carrier(C.node, False)
         bench.rest(_DHCP_S)
@@ -161,7 +161,7 @@ def f4_direct(bench: Bench) -> list[Row]:
 
 
 def f4_home_agent(bench: Bench) -> list[Row]:
-    """The same, traffic between A and the home network."""
+    """Of A's two uplinks the one in use dies and its link stays up; home network traffic."""
     with _traffic(bench, HQ, A.host, phase_s=_KEEPALIVE_S):
         return [_uplink_dies(bench, BY_HOME_AGENT, 45)]
 

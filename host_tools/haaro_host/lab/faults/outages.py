@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ NAMESPACES, SIMULATION = "namespaces", "simulation"
 _SOURCES = {
     NAMESPACES: ("firmware/haaro", "firmware/main.py", "host_tools/haaro_host/home_agent",
                  "host_tools/haaro_host/lab"),
-    SIMULATION: ("firmware/haaro/core", "firmware/haaro/wire", "host_tools/haaro_host/home_agent",
-                 "host_tools/haaro_host/simulate"),
+    SIMULATION: ("firmware/haaro/core", "firmware/haaro/wire", "firmware/haaro/shell",
+                 "host_tools/haaro_host/home_agent", "host_tools/haaro_host/simulate"),
 }  # fmt: skip
 # No run of a fault comes by these.
 _NOT_MEASURING = (
@@ -39,6 +39,7 @@ _NOT_MEASURING = (
     "evidence.py", "plain.py", "transfer.py", "cli.py", "diagram.py", "scenario_file.py",
 )  # fmt: skip
 _DEADLINE_S = 1800
+_WRITE_EVERY = 20  # runs
 _SIMULATED = (
     "import json, sys; from dataclasses import asdict; from haaro_host.simulate import fault_runs; "
     "print(json.dumps([asdict(r) for r in fault_runs.run(sys.argv[1], int(sys.argv[2]), times=1)]))"
@@ -57,6 +58,7 @@ class Run:
     error: str
     at: float  # when it ended, seconds since 1970
     took_s: float
+    jobs: int = 1  # runs side by side, at most
 
 
 def code_hash(where: str, root: Path | None = None) -> str:
@@ -118,24 +120,28 @@ class Outages:
         self._codes = {where: code_hash(where) for where in _SOURCES}
 
     def measure(self, where: tuple[str, ...] = (NAMESPACES, SIMULATION)) -> bool:
-        """Do what is missing, round by round; write the document after each. True: bounds hold."""
-        for seed in range(1, self._runs + 1):
-            missing = [each for each in self._missing(seed) if each[0] in where]
-            if not missing:
-                continue
-            with ThreadPoolExecutor(self._jobs) as pool:
-                running: list[Future[Run]] = [
-                    pool.submit(self._run, kind, key, seed, number)
-                    for number, (kind, key) in enumerate(missing)
-                ]
-                try:
-                    for each in as_completed(running):
-                        self._keep(each.result())
-                except BaseException:
-                    for each in running:
-                        each.cancel()
-                    raise
-            self.write()
+        """Do what is missing, seed by seed; write the document now and then and at the end.
+
+        Returns whether every bound holds in every run there is.
+        """
+        missing = [
+            (kind, key, seed)
+            for seed in range(1, self._runs + 1)
+            for kind, key in self._missing(seed)
+            if kind in where
+        ]
+        pool = ThreadPoolExecutor(self._jobs)
+        try:
+            running = [
+                pool.submit(self._run, kind, key, seed, number)
+                for number, (kind, key, seed) in enumerate(missing)
+            ]
+            for count, each in enumerate(as_completed(running), 1):
+                self._keep(each.result())
+                if not count % _WRITE_EVERY:
+                    self.write()
+        finally:
+            pool.shutdown(cancel_futures=True)
         return self.write()
 
     def write(self) -> bool:
@@ -171,7 +177,8 @@ class Outages:
         else:
             rows, error = _simulate(key, seed)
         took = round(time.monotonic() - began, 1)
-        return Run(where, self._codes[where], key, seed, rows, error, time.time(), took)
+        code = self._codes[where]
+        return Run(where, code, key, seed, rows, error, time.time(), took, self._jobs)
 
     def _keep(self, run: Run) -> None:
         if code_hash(run.where) != run.code:
@@ -193,7 +200,6 @@ class Outages:
             "python": platform.python_version(),
             "namespaces_code": self._codes[NAMESPACES],
             "simulation_code": self._codes[SIMULATION],
-            "jobs": str(self._jobs),
             "runs": str(self._runs),
         }
 
