@@ -279,6 +279,19 @@ def test_twenty_percent_loss_on_both_uplinks_does_not_flap(seed):
     assert len([line for line in world.a.log[log:] if line.endswith("is in use")]) <= 1
 
 
+@pytest.mark.parametrize("loss", [0.02, 0.1, 0.2])
+def test_upload_without_answers_over_a_lossy_uplink_does_not_flap(loss):
+    """U4 of the users: half an hour in which nothing comes back but answers to what is asked."""
+    world = Office(seed=7)
+    world.net.loss = loss
+    log = len(world.a.log)
+    for _ in range(3600):
+        world.send(world.a, world.b)
+        world.net.run(500)
+        world.count_traffic()
+    assert len([line for line in world.a.log[log:] if line.endswith("is in use")]) <= 2
+
+
 def test_home_agent_that_is_gone_is_asked_by_all_uplinks_and_ever_less_often():
     """F13 of the threats: never faster than one request a second, backing off."""
     world = Office()

@@ -75,9 +75,9 @@ class HomeRegistration:
 
     def home_agent_silent(self, now: int) -> None:
         """The tunnel's keepalives go unanswered: register again, which also opens a NAT anew."""
+        self._trial.doubt(now, 1)
         if self._pending is None:
             self._ctx.counters.bump("home_agent_silent")
-            self._trial.doubt(now, 1)
             self.refresh(now)
 
     def suspect(self, now: int, tunnel) -> None:

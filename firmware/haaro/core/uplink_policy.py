@@ -22,7 +22,7 @@ _HELD = const(3)
 
 _MAX_HOLD_MS = const(300000)
 _REMEMBER_MS = const(1800000)  # an uplink not in use is not measured: then its past is forgotten
-_LOSSY = const(100)  # per mille: on such an uplink one unanswered request proves little
+_LOSSY = const(200)  # per mille: on such an uplink one unanswered request proves little
 _SLOWEST = const(16)  # what a spent budget makes of keepalive intervals
 _HOUR_MS = const(3600000)
 _NEVER_MS = -1000000

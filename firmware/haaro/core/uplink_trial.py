@@ -12,6 +12,7 @@ from haaro.compat import const
 from haaro.core.uplink_policy import decide
 
 _TRIES = const(3)  # unanswered by one uplink, then the next; later on each is tried once in turn
+_ONE_WAY_TRIES = const(2)
 _LOSSY_TRIES = const(4)
 _DEAF_TRIES = const(5)  # unanswered though peers are heard by it: the home agent is not reached
 
@@ -62,8 +63,10 @@ class UplinkTrial:
         link = self._ctx.uplinks.get(self._ctx.current)
         if link is None or tunnel.uplink != link.index:
             return False
-        # An uplink that loses much is not given up for a single answer that stays away.
-        self.doubt(now, _LOSSY_TRIES if link.lossy else 1)
+        # A late keepalive comes with quick ones after it; traffic may have one direction only. On
+        # an uplink that loses much, an answer that stays away proves little.
+        tries = 1 if tunnel.direct else _ONE_WAY_TRIES
+        self.doubt(now, _LOSSY_TRIES if link.lossy else tries)
         return True
 
     def doubt(self, now: int, tries: int) -> None:
