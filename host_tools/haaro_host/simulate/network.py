@@ -50,7 +50,7 @@ class Node(Protocol):
         """Return when `handle_timer` is due, ms of the network's clock, None for never."""
 
     def handle_timer(self) -> None:
-        """Do what is due now."""
+        """Do what is due now, and `arm` anew."""
 
 
 class _End:
@@ -97,10 +97,13 @@ class Network:
     def arm(self, node: Node) -> None:
         """Look at the node's deadline again; call it after anything that may have changed it."""
         when = node.next_deadline()
-        if when != self._armed.get(node.name):
+        if when is None:
+            return
+        # A deadline that moved on is left where it is: what is early finds nothing due.
+        queued = self._armed.get(node.name)
+        if queued is None or when < queued:
             self._armed[node.name] = when
-            if when is not None:
-                self.at(max(when, self.now), self._timer, (node, when))
+            self.at(max(when, self.now), self._timer, (node, when))
 
     def disarm(self, node: Node) -> None:
         """Forget the deadline of a node that is gone."""
@@ -110,8 +113,11 @@ class Network:
         node, when = argument
         if self._armed.get(node.name) == when:
             self._armed[node.name] = None
-            node.handle_timer()
-            self.arm(node)
+            due = node.next_deadline()
+            if due is not None and due <= self.now:
+                node.handle_timer()
+            else:
+                self.arm(node)
 
     def run(self, ms: int) -> None:
         """Let `ms` go by."""

@@ -72,8 +72,8 @@ class RouterNode:
 
     def _plane_reset(self) -> None:
         self._stale = False
-        self._lengths: list[int] = []
-        self._routes: dict[int, dict[int, tuple[int, int]]] = {}
+        self._routes: list[tuple[bytes, int, int, int]] = []
+        self._flows: dict[bytes, tuple[int, int]] = {}  # looked up in this table already
         self._sources: dict[int, list[tuple[bytes, int]]] = {}
         self._ends: dict[tuple[bytes, bytes, int], int] = {}
         self._rx: dict[int, int] = {}
@@ -186,13 +186,11 @@ class RouterNode:
             return -1
         if self._stale:
             self._swap()
-        dst = int.from_bytes(packet[16:20], "big")
-        tunnel, hint = -1, -1
-        for plen in self._lengths:
-            found = self._routes[plen].get(dst >> (32 - plen))
-            if found is not None:
-                tunnel, hint = found
-                break
+        dst = packet[16:20]
+        found = self._flows.get(dst)
+        if found is None:
+            found = self._flows[dst] = self._longest_match(dst)
+        tunnel, hint = found
         if tunnel < 0:
             self._refuse("route")
             return -1
@@ -204,6 +202,15 @@ class RouterNode:
             self.router.traffic_wanted(self.network.now, hint)
             self.pump()
         return tunnel
+
+    def _longest_match(self, dst: bytes) -> tuple[int, int]:
+        """Return (tunnel, hint) of the route to `dst`; the first listed of equal ones."""
+        number = int.from_bytes(dst, "big")
+        longest, best = -1, (-1, -1)
+        for prefix, plen, tunnel, hint in self._routes:
+            if plen > longest and not (int.from_bytes(prefix, "big") ^ number) >> (32 - plen):
+                longest, best = plen, (tunnel, hint)
+        return best
 
     def _told_later(self) -> None:
         """The shell tells what the tunnels carried once a second."""
@@ -246,13 +253,8 @@ class RouterNode:
 
     def _swap(self) -> None:
         self._stale = False
-        routes, sources = self.router.forwarding_table()
-        tables: dict[int, dict[int, tuple[int, int]]] = {}
-        for prefix, plen, tunnel, hint in routes:
-            number = int.from_bytes(prefix, "big") >> (32 - plen)
-            tables.setdefault(plen, {}).setdefault(number, (tunnel, hint))
-        self._routes = tables
-        self._lengths = sorted(tables, reverse=True)
+        self._routes, sources = self.router.forwarding_table()
+        self._flows.clear()
         allowed: dict[int, list[tuple[bytes, int]]] = {}
         for prefix, plen, tunnel in sources:
             allowed.setdefault(tunnel, []).append((prefix, plen))

@@ -8,6 +8,7 @@ octets of an order and declares masters where that is shortest.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 from haaro.wire.realms import RealmEncoder
 from haaro_host.home_agent.advertisement import masters
@@ -23,8 +24,7 @@ _OUTBOUND_ONLY = 1
 _HOA_OCTETS = 5
 
 
-@dataclass(frozen=True)
-class Structure:
+class Structure(NamedTuple):
     """One information structure: a router, or a network of it. `octets` as they are sent."""
 
     router: Router
