@@ -74,7 +74,7 @@ outages: setup  ## every fault 20 times in namespaces and in simulation, write d
 soak-sim: $(STAMP)  ## 30 simulated days of faults in one process: nothing crashes, grows or sticks (20 minutes)
 	$(BIN)/haaro simulate --soak-days $(or $(DAYS),30) --seed $(or $(SEED),1)
 
-# As root, or inside `unshare -Urnm`. MESSAGES= sends fewer.
+# MESSAGES= sends fewer.
 flood: setup  ## 10^6 HoTI and CoTI at one router: heap kept, traffic lost (25 minutes), write docs/flood.md
 	$(BIN)/python -m tests.bench.flood $(if $(MESSAGES),--messages $(MESSAGES))
 

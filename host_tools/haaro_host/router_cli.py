@@ -150,6 +150,10 @@ def show(answer: dict[str, Any], console: Console) -> None:
             peer["reason"],
         )
     console.print(peers)
+    for peer in answer["peers"]:
+        for network in peer["networks"]:
+            if network["obstacle"]:
+                console.print(f"{network['prefix']} of {peer['cr_hoa']}: {network['obstacle']}")
     counters = {**answer["counters"], **answer["data_plane"]["counters"]}
     seen = ", ".join(f"{name} {count}" for name, count in counters.items() if count)
     console.print("counters:", seen or "all 0")

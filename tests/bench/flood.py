@@ -2,11 +2,11 @@
 
     python -m tests.bench.flood [--messages N] [--rate PER_SECOND] [--warm S] [--out FILE]
 
-Runs the lab in namespaces of its own (as root, or inside `unshare -Urnm`): the flood is sent from
+Runs the lab in namespaces of its own (not root: in a user namespace): the flood is sent from
 the node that plays the internet, each message from another source address. Exit status 1 when a
 bound is missed.
 
-    python -m tests.bench.flood --send MESSAGES RATE     (what runs in that node)
+    python -m tests.bench.flood --send MESSAGES RATE START     (what runs in that node)
 """
 
 import argparse
@@ -199,6 +199,11 @@ def main() -> int:
         send(int(options.send[0]), float(options.send[1]), int(options.send[2]))
         return 0
     system.widen_path()
+    if not system.has_privileges():
+        if not system.user_namespaces_allowed():
+            sys.exit(system.explain_privileges())
+        again = [sys.executable, "-m", "tests.bench.flood", *sys.argv[1:]]
+        os.execvp("unshare", ["unshare", "-Urnm", *again])
     system.prepare_run()
     with tempfile.TemporaryDirectory() as logs:
         found = Flood(options.messages, options.rate, options.warm, Path(logs)).run()

@@ -230,3 +230,26 @@ def test_router_taken_out_of_the_configuration_is_sent_nothing_more():
     secrets = lambda s: s["router"].pop(0)  # noqa: E731
     world.ha.reconfigure(world.now, build_config(without_a, secrets))
     assert later(world, 100) == []
+
+
+def test_stamps_stay_newer_when_the_clock_is_a_little_behind_after_a_restart(tmp_path):
+    """threats R15: else a replayed Revocation would end the registration after it."""
+    path = str(tmp_path / "state.sqlite")
+    world = World(store=Store(path))
+    world.register(networks=["10.1.0.0/24"], extra=offer())
+    world.now += 8000
+    registered(world)
+    world.now += 20_000
+    world.ha.revoke(world.now, HOA_A)
+    (told,) = revocations(world.drain())
+    world.store.close()
+    again = World(store=Store(path))
+    again.now = world.now - 15_000
+    again.ha.allow(again.now, HOA_A)
+    _, reply = registered(again)
+    assert reply.find(extensions.RevocationSupport).timestamp >= told.identifier
+    again.now += 2000
+    again.ha.revoke(again.now, HOA_A)
+    (newer,) = revocations(again.drain())
+    assert newer.identifier > told.identifier
+    again.store.close()

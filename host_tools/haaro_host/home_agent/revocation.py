@@ -13,6 +13,7 @@ from haaro_host.home_agent.bindings import Binding, Terms
 from haaro_host.home_agent.clock import stamp
 from haaro_host.home_agent.config import SecurityAssociation
 from haaro_host.home_agent.state import State, Transmit
+from haaro_host.home_agent.store import StoreError
 
 _GAP_MS = 1000  # RFC 3543 3.3: one message a second for a binding
 _MAX_WAIT_MS = 32_000
@@ -110,11 +111,13 @@ class Revoker:
             if at is not None and time - at < _GAP_MS:
                 pending.due = at + _GAP_MS
                 continue
+            pending.due = time + pending.wait
+            pending.wait = min(pending.wait * 2, _MAX_WAIT_MS)
             try:
                 self._send(time, home_address, pending, association)
-            finally:
-                pending.due = time + pending.wait
-                pending.wait = min(pending.wait * 2, _MAX_WAIT_MS)
+            except StoreError as error:
+                self._state.drop("store_failed")
+                self._state.log("warning", str(error))
 
     def _association(self, home_address: bytes, spi: int | None) -> SecurityAssociation | None:
         router = self._state.config.routers.get(home_address)
@@ -132,7 +135,10 @@ class Revoker:
     ) -> None:
         router = self._state.router(home_address)
         identifier = _stamp(time, (router.terms.stamp + 1) & 0xFFFFFFFF)
-        router.terms = replace(router.terms, stamp=identifier)
+        terms = replace(router.terms, stamp=identifier)
+        # On disk first: a later life must send newer ones, or a replay of this one would count.
+        self._state.store.put_terms(home_address, terms)
+        router.terms = terms
         binding = pending.binding
         message = build_revocation(
             True,

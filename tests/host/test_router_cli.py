@@ -1,0 +1,25 @@
+"""`haaro status` of a router: what an operator reads."""
+
+import io
+
+from rich.console import Console
+
+from haaro_host import router_cli
+from tests.core.helpers import HOA_C, LAN_A, LAN_C, Lone
+
+
+def shown(lone):
+    answer = lone.router.status(lone.now)
+    for uplink in answer["uplinks"]:
+        uplink.update(name="wan", interface="eth0")
+    answer.update(state="up", warnings=[], notice="n", data_plane={"counters": {}})
+    out = io.StringIO()
+    router_cli.show(answer, Console(file=out, width=200))
+    return out.getvalue()
+
+
+def test_what_keeps_a_network_from_the_direct_path_is_named():
+    """R3.3.2-5"""
+    text = shown(Lone().registered([(HOA_C, False, [(*LAN_A, ""), (*LAN_C, "")])]))
+    assert "10.1.0.0/24 of 192.0.2.131: overlaps our own 10.1.0.0/24" in text
+    assert "10.3.0.0/24 of" not in text
