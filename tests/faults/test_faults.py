@@ -25,6 +25,7 @@ BOUNDS = {
     ("F7", "ha"): 15, ("F8", "ha"): 60, ("F8", "replay"): 0, ("F9", "ha"): 10,
     ("F10", "ha"): 10, ("F10", "direct"): 30, ("F11", "ha"): 60, ("F11", "direct"): 60,
     ("F12", "direct"): 5, ("F14", "ha"): 10, ("handover", "away"): 0, ("handover", "back"): 0,
+    ("handover", "better"): 0,
     ("nat", "2 s"): 0, ("nat", "shared"): 60, ("nat", "two"): 1,
 }  # fmt: skip
 _WHOLE_SHARE_S = 480

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from haaro_host.lab import processes, system
-from haaro_host.lab.faults import links, restarts
+from haaro_host.lab.faults import handovers, links, restarts
 from haaro_host.lab.faults.bench import Bench, Row
 from haaro_host.lab.faults.layouts import Wants
 from haaro_host.lab.system import LabError
@@ -63,6 +63,7 @@ CASES = (
     Case("F9", restarts.f9_restart_hour),
     Case("F9", restarts.f9_restart_decade),
     Case("F4", links.f4_home_agent, _TWO),
+    Case("F4", links.f4_one_way, _TWO),
     Case("F5", links.f5_home_agent_port, _NAT),
     Case("F5", links.f5_home_agent_symmetric, _NAT),
     Case("F6", links.f6_home_agent, _NAT),
@@ -89,7 +90,9 @@ CASES = (
     Case("F3", links.f3_c_moves),
     Case("F3", links.f3_no_gap),
     Case("F4", links.f4_direct, _TWO),
-    Case("handover", restarts.handover, _TWO),
+    Case("handover", handovers.handover_direct, _TWO),
+    Case("handover", handovers.handover_home, _TWO),
+    Case("handover", handovers.handover_better, _TWO),
     Case("F14", restarts.f14_power_cut),
 )
 BY_KEY = {case.key: case for case in CASES}

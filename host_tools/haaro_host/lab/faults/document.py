@@ -40,6 +40,7 @@ ROWS = (
     ("F14", "ha", 10.0, "power cut while the configuration is written: until registered"),
     ("handover", "away", 0.0, "`haaro router drain`: datagrams lost of 250 a second (a count)"),
     ("handover", "back", 0.0, "and back to the preferred uplink (a count)"),
+    ("handover", "better", 0.0, "and to a better uplink that comes up (a count)"),
     ("nat", "2 s", 0.0, "NAT mappings of 2 s, a datagram each 4 s: datagrams lost (a count)"),
     ("nat", "shared", 60.0, "both routers behind one NAT: until direct inside it"),
     ("nat", "two", 1.0, "behind two NATs, by the home agent: longest gap"),

@@ -166,6 +166,16 @@ def f4_home_agent(bench: Bench) -> list[Row]:
         return [_uplink_dies(bench, BY_HOME_AGENT, 45)]
 
 
+def f4_one_way(bench: Bench) -> list[Row]:
+    """What the home agent sends to A's uplink in use is lost, the other way is good."""
+    with _traffic(bench, HQ, A.host, phase_s=_KEEPALIVE_S):
+        cut = time.time()
+        topology.cut_one_way(bench.lab.name, plan.HOME_AGENT, A.care_of_address)
+        bench.recover(cut, 45 + 30, 6, _CALM_S)
+        outage, note = bench.outage(cut)
+        return [Row("F4", BY_HOME_AGENT, 45, outage, f"one way from the home agent: {note}")]
+
+
 def _uplink_dies(bench: Bench, path: str, bound: float) -> Row:
     dead = time.time()
     topology.kill_link(bench.lab.name, A.node)

@@ -54,6 +54,17 @@ class Paths:
         """When they left for the home agent."""
         return self._times(source, link, lambda flow: flow.destination == HOME_AGENT)
 
+    def left_by(self, link: str, source: str, destination: str) -> Times:
+        """When packets from one host to another crossed a link of the internet router."""
+        inside = plan.HOST_ADDRESS[source], plan.HOST_ADDRESS[destination]
+        merged: list[float] = []
+        for flow, times in self._tables[link].flows.items():
+            if (flow.inner_source, flow.inner_destination) == inside:
+                merged.extend(times.at)
+        found = Times()
+        found.at.extend(sorted(merged))
+        return found
+
     def seen(self, since: float) -> int:
         """How many packets of the two hosts crossed the internet router's links since a time."""
         tables = self._tables.values()

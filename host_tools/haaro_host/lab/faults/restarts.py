@@ -7,7 +7,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from itertools import pairwise
 
 from haaro_host.lab import system
@@ -317,31 +316,3 @@ def _check(bench: Bench) -> subprocess.CompletedProcess[str]:
     config = str(bench.lab.files.router_config(A.node))
     command = [system.micropython(), str(system.firmware()), "--config", config, "check"]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def handover(bench: Bench) -> list[Row]:
-    """A leaves its first uplink by `haaro router drain`, and comes back: no datagram is lost."""
-    bench.config = {"policy": {"return_s": 3}}
-    with bench.built():
-        bench.start()
-        bench.settle(rate=250.0, phase_s=2.0)
-        since = time.time()
-        rows = []
-        for name, word, link in (("away", "drain wan", "a2"), ("back", "undrain wan", "a")):
-            told = time.time()
-            bench.tell(A.node, word)
-            done = bench.until(partial(_moved_to, bench, link, told), 60)
-            bench.rest(2)
-            lost = bench.lost(told - 0.5, time.time() - 1)
-            took = "" if done else "did not move; "
-            why = f"{name}: {took}{lost} lost of {int(250 * (time.time() - told))} each way"
-            rows.append(Row("handover", name, 0, float(sum(lost)) if done else None, why))
-        bench.outage(since)
-    return rows
-
-
-def _moved_to(bench: Bench, link: str, since: float) -> bool:
-    """Whether A's hosts' traffic leaves by `link` and goes directly."""
-    bench.paths.update()
-    direct = bench.paths.direct(A.host, link)
-    return direct.count(since) > 100 and (direct.last() or 0) > time.time() - 0.5
