@@ -18,10 +18,6 @@ from tests.meta.repository import ROOT
 
 SCENARIOS = sorted((ROOT / "scenarios").glob("**/*.toml"))
 EXAMPLE = ROOT / "scenarios" / "rfc6521-8.2.toml"
-# What the core does not do yet; take out of here what comes to hold.
-NOT_YET = {
-    "f04-handover-unseen.toml": "a router keeps to the first uplink that is up",
-}
 runner = CliRunner()
 
 
@@ -74,8 +70,6 @@ def test_every_scenario_does_as_it_expects(path):
     with run.world:
         run.go()
         failures = run.failures()
-    if path.name in NOT_YET and failures:
-        pytest.xfail(NOT_YET[path.name])
     assert failures == []
 
 

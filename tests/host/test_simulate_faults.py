@@ -9,8 +9,6 @@ from haaro_host.cli import _register_parts, app
 from haaro_host.simulate import fault_runs, faults
 from haaro_host.simulate.faults import Pair, Row
 
-# (fault, path): bounds that the code does not hold yet, and why.
-NOT_YET: dict[tuple[str, str], str] = {}
 BOUNDS = [
     ("F1", "direct", 30), ("F2", "direct", 5), ("F3", "ha", 3), ("F3", "direct", 10),
     ("F4", "direct", 5), ("F4", "ha", 45), ("F5", "ha", 45), ("F5", "direct", 5),
@@ -35,10 +33,7 @@ def test_the_outage_of_a_fault_stays_within_its_bound(fault, path, bound):
     found = [row for row in rows(fault) if row.path == path]
     assert found
     assert {row.bound_s for row in found} == {bound}
-    missed = [row for row in found if not row.met]
-    if missed and (fault, path) in NOT_YET:
-        pytest.xfail(f"{NOT_YET[fault, path]}: {missed[0].outage_s} s, {missed[0].note}")
-    assert missed == []
+    assert [row for row in found if not row.met] == []
 
 
 def test_every_row_has_a_bound_that_is_tested():
