@@ -30,9 +30,11 @@ _PARTS = (
 )
 
 
-def _register_parts() -> None:
-    """Add the other parts' commands; a part that is not installed is left out."""
-    for command, module, name in _PARTS:
+def _register_parts(only: str = "") -> None:
+    """Add the other parts' commands, or the one called `only` if there is one; a part that is not
+    installed is left out.
+    """
+    for command, module, name in [part for part in _PARTS if part[0] == only] or _PARTS:
         try:
             found = getattr(import_module(f"haaro_host.{module}"), name, None)
         except ModuleNotFoundError as error:
@@ -62,9 +64,9 @@ def options(
 
 def main() -> None:
     """Console script entry."""
-    # The home agent is a daemon: it starts without what only the other commands need.
+    # Each command starts without what only the others need; most of all the home agent, a daemon.
     if sys.argv[1:2] != ["ha"]:
-        _register_parts()
+        _register_parts("".join(sys.argv[1:2]))
     try:
         app()
     finally:
