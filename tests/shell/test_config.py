@@ -341,3 +341,12 @@ def test_a_wrong_uplink_or_policy_names_key_value_and_remedy(
     text = str(raised.value)
     assert text.startswith(f"{path}: {key}: {value}: ")
     assert allowed in text
+
+
+def test_the_documented_example_is_valid(write):
+    text = (Path(__file__).parents[2] / "docs" / "uplinks.md").read_text()
+    example = json.loads("{" + text.split("```json")[1].split("```")[0] + "}")
+    settings, _ = config.load(write(router(**example)))
+    assert [u["name"] for u in settings.uplinks] == ["wan", "lte"]
+    for key in [*settings.uplinks[1], *example["policy"]]:
+        assert key in ("name", "driver", "interface") or f"| `{key}` |" in text, key
