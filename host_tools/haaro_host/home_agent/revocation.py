@@ -151,7 +151,8 @@ class Revoker:
         auth.append_mobile_home(message, association.spi, association.algorithm, association.key)
         pending.sent = Revocation(bytes(message))
         self._state.counters["revocation_sent"] += 1
-        # To where the last reply went: through the NAT, if there is one.
+        # Deviates from RFC 3543 3.3 (port 434 always): a NAT lets in only what its mapping serves,
+        # so it goes where the last reply went.
         self._state.queue(Transmit(binding.source, binding.source_port, bytes(message)))
 
     def receive_ack(self, ack: RevocationAck) -> None:
