@@ -1,6 +1,7 @@
 """Days of traffic with a random fault each hour: nothing crashes, grows or gets stuck.
 
-Three routers and a home agent on 1 % loss, one of them behind a NAT. After each fault all is
+Three routers and a home agent on 1 % loss, one of them behind a NAT; their sites talk about half of
+the time. After each fault all is
 mended; within a minute traffic must pass between all sites, within ten every pair must be direct
 again. No RRSTATE stays IN PROGRESS for 60 s. The blocks that Python's heap holds are counted once a
 day, after its collector ran, and must not grow over the last two thirds of the days.
@@ -65,6 +66,21 @@ class _Soak:
             node.attach(0, _PRIVATE, self.nat)
         else:
             node.attach(0, self.world.rng.choice(_COAS[node.name]))
+
+    def talk(self) -> None:
+        """Let packets flow between all sites, from a while before the fault."""
+        if not self.flows[0].running:
+            for flow in self.flows:
+                flow.start()
+            self.watch(self.world.rng.uniform(0, _THROUGH_S))
+
+    def fall_silent(self) -> None:
+        """After every second fault nobody has anything to say until the next: tunnels fall asleep,
+        registrations between routers end.
+        """
+        if self.world.rng.random() < 0.5:
+            for flow in self.flows:
+                flow.stop()
 
     # --- faults --------------------------------------------------------------------------------
 
@@ -208,7 +224,9 @@ def run(seed: int, days: float, tell: Callable[[str], None] | None = None) -> di
         for hour in range(1, round(days * 24) + 1):
             end = hour * _HOUR_S * 1000
             soak.watch(world.rng.uniform(0, max(0, (end - world.now) / 1000 - 1000)))
+            soak.talk()
             soak.fault()
+            soak.fall_silent()
             soak.watch((end - world.now) / 1000)
             if tell is not None and len(soak.failures) > told:
                 tell("\n".join(soak.failures[told:]))

@@ -2,6 +2,7 @@
 way to build one and to change it while its time goes on.
 """
 
+import os
 import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from haaro_host.simulate.traffic import VIA_DIRECT, VIA_HOME, Flow, Sink
 
 HOME = "home"  # the name of the host in the home network
 HOME_HOST = ipv4.address("172.16.0.10")
+_SHARED_MEMORY = "/dev/shm"
 _HOME_NETWORK = "172.16.0.0/24"
 _HOME_ADDRESSES = "198.18.0.0/16"
 
@@ -26,6 +28,11 @@ def default_address(number: int, block: str = "198.19.0.0") -> bytes:
     """Return address `number` of a /16: care-of addresses are 198.19.0.0/16 unless given."""
     base = ipv4.address(block)
     return base[:2] + number.to_bytes(2, "big")
+
+
+def _in_memory() -> str | None:
+    """Return where files need no disk, None if nowhere: what is written is synced each time."""
+    return _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
 
 
 class World:
@@ -47,7 +54,7 @@ class World:
         self.routers: dict[str, RouterNode] = {}
         self.nats: dict[str, Nat] = {}
         self.notes: list[tuple[int, str, str]] = []  # (ms, router or "HA", what happened)
-        self._directory = TemporaryDirectory(prefix="haaro-simulate-") if disk else None
+        self._directory = TemporaryDirectory("", "haaro-simulate-", _in_memory()) if disk else None
         options: dict[str, Any] = {
             "home_addresses": [_HOME_ADDRESSES],
             "home_networks": [_HOME_NETWORK],
