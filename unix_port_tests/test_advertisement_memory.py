@@ -82,11 +82,11 @@ def in_use():
 
 def leave_free(octets):
     """Return what has to be held so that `octets` of the heap stay free."""
-    ballast = []
+    ballast: tuple = ()  # a chain, because a list that grows takes more at once than is left over
     for size in (4096, 512, 64):
         while in_use() + octets + 2 * size < gc.mem_alloc() + gc.mem_free():
             try:
-                ballast.append(bytearray(size))
+                ballast = (ballast, bytearray(size))
             except MemoryError:  # no hole of that size is left: smaller pieces fill the rest
                 break
     gc.collect()
