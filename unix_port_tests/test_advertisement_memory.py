@@ -90,7 +90,8 @@ def leave_free(octets):
             except MemoryError:  # no hole of that size is left: smaller pieces fill the rest
                 break
     gc.collect()
-    assert octets - 512 < gc.mem_free() <= octets + 512, gc.mem_free()
+    # Where the holes lie depends on all that was imported; less than asked for is only stricter.
+    assert octets - 1024 < gc.mem_free() <= octets + 512, (octets, gc.mem_free())
     return ballast
 
 
