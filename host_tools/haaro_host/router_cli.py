@@ -73,7 +73,8 @@ def stop(
     path: Path | None = typer.Option(None, "--socket", help="its local socket"),
 ) -> None:
     """Stop a running router: it deregisters, takes its routes away and ends."""
-    typer.echo(json.dumps(_ask(socket_of(config, path), "stop")))
+    answer = _ask(socket_of(config, path), "stop")
+    typer.echo(json.dumps({"schema": "haaro.router.stop/1", **answer}))
 
 
 @app.command()
@@ -107,7 +108,7 @@ def drain(
     answer = _ask(socket_of(config, path), f"{'undrain' if undo else 'drain'} {uplink}")
     if "error" in answer:
         raise _fail(f"{answer['error']}; its uplinks: {', '.join(answer['allowed'])}")
-    typer.echo(json.dumps(answer))
+    typer.echo(json.dumps({"schema": "haaro.router.drain/1", **answer}))
 
 
 def _fail(text: str) -> typer.Exit:

@@ -174,11 +174,15 @@ def test_every_json_output_names_its_schema(place):
         ["fleet", "list"], ["fleet", "show", "office-a"], ["fleet", "check"],
         ["fleet", "export", "ha"], ["fleet", "export", "router", "--all"], ["keys", "show"],
         ["keys", "stage", "--all"], ["doctor", "fleet"], ["advertise", "plan", "ha/ha.toml"],
+        ["ha", "check", "--config", "ha/ha.toml"],
     ):  # fmt: skip
         seen.append(place.json(*command))
     names = [each["schema"] for each in seen]
     assert all(re.fullmatch(r"haaro(\.[a-z]+)+/[1-9]", name) for name in names), names
-    assert len(set(names)) == 9
+    assert len(set(names)) == 10
+    bad = place.json("ha", "check", "--config", "/nonexistent/x", status=2)
+    assert (bad["schema"], bad["good"]) == ("haaro.ha.check/1", False)
+    assert bad["problems"][0]["allowed"] == "a readable TOML file"
 
 
 # --- completion and doctor ------------------------------------------------------------------------

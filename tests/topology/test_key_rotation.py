@@ -64,7 +64,11 @@ class Fleet:
     def reload_home_agent(self) -> None:
         """Hand the home agent its files."""
         self.haaro("fleet", "export", "ha", "--out", str(self.lab.run / "ha"))
-        self.haaro("ha", "reload", "--config", str(self.lab.files.ha_config))
+        done = self.haaro("ha", "reload", "--json", "--config", str(self.lab.files.ha_config))
+        assert (json.loads(done)["schema"], json.loads(done)["reloaded"]) == (
+            "haaro.ha.reload/1",
+            True,
+        )
 
     def keys(self, node: str) -> dict[int, dict[str, Any]]:
         """The live keys of a site by SPI, as `haaro keys show` tells them."""
@@ -275,7 +279,8 @@ def test_a_new_box_takes_the_place_of_the_revoked_one(fleet: Fleet) -> None:
     before = json.loads(fleet.lab.files.router_secrets("c").read_text())
     fleet.haaro("keys", "new", "c", "--replacement")
     fleet.reload_home_agent()
-    fleet.haaro("ha", "allow", "c", "--config", str(fleet.lab.files.ha_config))
+    done = fleet.haaro("ha", "allow", "c", "--json", "--config", str(fleet.lab.files.ha_config))
+    assert json.loads(done)["was_revoked"] is True
     fleet.deliver("a", "b")
     fleet.haaro("fleet", "export", "router", "c", "--out", str(fleet.lab.run))
     after = json.loads(fleet.lab.files.router_secrets("c").read_text())

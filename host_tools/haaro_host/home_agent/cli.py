@@ -20,6 +20,7 @@ app = typer.Typer(help="The home agent: run it, ask it, reload it.", no_args_is_
 _CONFIG = Path("/etc/haaro/ha.toml")
 _CONFIG_HELP = f"ha.toml; {_CONFIG} if not given"
 _SOCKET_HELP = "its local socket; the one named in ha.toml if not given"
+_JSON = typer.Option(False, "--json", help="print JSON; its `schema` names the form")
 
 
 @app.callback(invoke_without_command=True)
@@ -69,9 +70,13 @@ def reload(
     context: typer.Context,
     config: Path | None = typer.Option(None, help=_CONFIG_HELP),
     path: Path | None = typer.Option(None, "--socket", help=_SOCKET_HELP),
+    as_json: bool = _JSON,
 ) -> None:
     """Put the changed ha.toml in force, as a whole or not at all; bindings stay."""
     answer = _ask(context, config, path, "reload")
+    if as_json:
+        _document("reload", answer)
+        raise typer.Exit(0 if answer.get("reloaded") else 1)
     if not answer.get("reloaded"):
         typer.echo("reload refused, the old configuration stays in force:", err=True)
         _fail(answer.get("error"), 1)
@@ -86,9 +91,13 @@ def revoke(
     router: str = typer.Argument(help="its name or home address in ha.toml"),
     config: Path | None = typer.Option(None, help=_CONFIG_HELP),
     path: Path | None = typer.Option(None, "--socket", help=_SOCKET_HELP),
+    as_json: bool = _JSON,
 ) -> None:
     """End a router's registration at once, a stolen one's say; it stays barred until `allow`."""
     answer = _named(context, config, path, "revoke", router)
+    if as_json:
+        _document("revoke", answer)
+        return
     was = "its registration is over" if answer["registered"] else "it was not registered"
     typer.echo(f"router {answer['router']} is revoked; {was}")
 
@@ -99,9 +108,13 @@ def allow(
     router: str = typer.Argument(help="its name or home address in ha.toml"),
     config: Path | None = typer.Option(None, help=_CONFIG_HELP),
     path: Path | None = typer.Option(None, "--socket", help=_SOCKET_HELP),
+    as_json: bool = _JSON,
 ) -> None:
     """Let a revoked router register again."""
     answer = _named(context, config, path, "allow", router)
+    if as_json:
+        _document("allow", answer)
+        return
     was = "" if answer["was_revoked"] else "; it was not revoked"
     typer.echo(f"router {answer['router']} may register{was}")
 
@@ -111,26 +124,46 @@ def stop(
     context: typer.Context,
     config: Path | None = typer.Option(None, help=_CONFIG_HELP),
     path: Path | None = typer.Option(None, "--socket", help=_SOCKET_HELP),
+    as_json: bool = _JSON,
 ) -> None:
     """Stop the running home agent; bindings stay on disk."""
-    _ask(context, config, path, "stop")
-    typer.echo("stopping")
+    answer = _ask(context, config, path, "stop")
+    if as_json:
+        _document("stop", answer)
+    else:
+        typer.echo("stopping")
 
 
 @app.command()
 def check(
     context: typer.Context,
     config: Path | None = typer.Option(None, help=_CONFIG_HELP),
+    as_json: bool = _JSON,
 ) -> None:
     """Check ha.toml and its secrets file without touching the running home agent."""
     file = config or context.obj or _CONFIG
     try:
         checked = configuration.load(file)
     except configuration.ConfigError as error:
+        if as_json:
+            problems = [
+                {"file": p.file, "key": p.key, "value": p.value, "allowed": p.allowed}
+                for p in error.problems
+            ]
+            _document("check", {"good": False, "problems": problems, "warnings": []})
+            raise typer.Exit(2) from None
         _fail(error, 2)
+    if as_json:
+        warnings = list(checked.warnings)
+        _document("check", {"good": True, "problems": [], "warnings": warnings})
+        return
     for warning in checked.warnings:
         typer.echo(f"WARNING: {warning}", err=True)
     typer.echo(f"{file}: good, {len(checked.routers)} routers")
+
+
+def _document(verb: str, answer: dict[str, Any]) -> None:
+    typer.echo(json.dumps({"schema": f"haaro.ha.{verb}/1", **answer}, indent=2))
 
 
 def _ask(
