@@ -458,23 +458,24 @@ static __always_inline int congestion(__u8 outside, __u8 inside)
 	return outside == 1 && inside == 2 ? 1 : inside;
 }
 
-/* Find the tunnel that a datagram came by; *held says that an earlier process made it. */
-static __always_inline __u32 tunnel_of(struct outer *outer, __u32 interface, __u32 *held)
+/* The slot of the tunnel that a datagram came by, by the tables of this process (0) or of the one
+ * before (1). */
+static __always_inline __u32 tunnel_of(struct outer *outer, __u32 interface, __u32 process)
 {
 	struct end key = {outer->ip.saddr, outer->ip.daddr, interface, outer->udp.source, 0};
-	__u32 *slot = NULL, which = 0;
-	void *ends = bpf_map_lookup_elem(&ends_now, &which);
+	void *ends = bpf_map_lookup_elem(&ends_now, &process);
+	__u32 *slot = ends ? bpf_map_lookup_elem(ends, &key) : NULL;
 
-	if (ends)
-		slot = bpf_map_lookup_elem(ends, &key);
-	if (!slot) {
-		which = 1;
-		ends = bpf_map_lookup_elem(&ends_now, &which);
-		if (ends)
-			slot = bpf_map_lookup_elem(ends, &key);
-	}
-	*held = which;
 	return slot ? *slot : NONE;
+}
+
+/* True if packets of this source may come by a direct tunnel, by the tables of that process. */
+static __always_inline bool confirmed(__be32 source, __u32 slot, __u32 process)
+{
+	void *table = bpf_map_lookup_elem(&table_now, &process);
+	struct entry *entry = table ? find(table, source) : NULL;
+
+	return entry && entry->source == slot;
 }
 
 /* Hand the inner packet to the LAN, or to the kernel as coming from the veth pair. */
@@ -513,15 +514,16 @@ static __always_inline int inbound(struct __sk_buff *skb, __u32 interface)
 {
 	const __u32 wanted = ETH_HLEN + sizeof(struct outer) + sizeof(struct iphdr);
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct entry *source, *destination, *confirmed;
+	struct entry *source, *destination;
 	struct settings *set;
 	struct tunnel *tunnel;
 	struct outer *outer;
 	struct iphdr *ip;
 	struct lane *lane;
-	__u32 zero = 0, slot, length, held, number, size;
+	__u32 zero = 0, slot, length, number, size;
 	void *table;
 	__u8 where;
+	bool held;
 	int ecn;
 
 	if (skb->protocol != bpf_htons(ETH_P_IP))
@@ -545,7 +547,10 @@ static __always_inline int inbound(struct __sk_buff *skb, __u32 interface)
 	    length + OVERHEAD != skb->len - ETH_HLEN || length < sizeof(*ip) ||
 	    length + 12 != bpf_ntohs(outer->udp.len) || !whole(&outer->ip) || !ip->ttl)
 		return NOT_OURS;
-	slot = tunnel_of(outer, interface, &held);
+	slot = tunnel_of(outer, interface, 0);
+	held = slot == NONE;
+	if (held)
+		slot = tunnel_of(outer, interface, 1);
 	tunnel = bpf_map_lookup_elem(&tunnels, &slot);
 	table = bpf_map_lookup_elem(&table_now, &zero);
 	lane = my_lane();
@@ -567,13 +572,11 @@ static __always_inline int inbound(struct __sk_buff *skb, __u32 interface)
 		return NOT_OURS;
 	if (source->flags & END)
 		return drop(lane, IN_TUNNEL_END_SOURCE, false);
-	if (tunnel->direct) {
-		confirmed = source;
-		if (held) {
-			table = bpf_map_lookup_elem(&table_now, &held);
-			confirmed = table ? find(table, ip->saddr) : NULL;
-		}
-		if (!confirmed || confirmed->source != slot)
+	if (tunnel->direct && (held || source->source != slot)) {
+		/* A new process knows the peer's end a moment before it knows the peer's prefixes. */
+		__u32 before = held ? slot : tunnel_of(outer, interface, 1);
+
+		if (before == NONE || !confirmed(ip->saddr, before, 1))
 			return drop(lane, IN_UNCONFIRMED_SOURCE, false);
 	}
 	if (!(destination->flags & OWN))
