@@ -17,6 +17,11 @@ _HEADER = const(16)
 # The kernel fills a page at most, less its own overhead, for a reader this small.
 _RECEIVE = const(4096)
 _EMSGSIZE = const(90)
+_HOLE = const(_RECEIVE + 64)
+
+# Room for an answer, given up when one is read: late in a router's life the heap has no other hole
+# of that size, and a cable that is pulled must not end it.
+_held: list = []
 
 REQUEST = 1
 ACK = 4
@@ -45,9 +50,16 @@ class Netlink:
         if groups:
             self.socket.setblocking(False)
         self._sequence = 0
+        _hold()
 
     def request(self, kind: int, flags: int, body: bytes) -> list:
         """Send one request and return [(type, body)] of its answer; raises OSError."""
+        try:
+            return self._request(kind, flags, body)
+        finally:
+            _hold()
+
+    def _request(self, kind: int, flags: int, body: bytes) -> list:
         self._sequence += 1
         flags |= REQUEST
         if not flags & ROOT_AND_MATCH or flags & CREATE:
@@ -56,6 +68,8 @@ class Netlink:
         self.socket.send(message + body)
         answer: list = []
         while True:
+            data = b""
+            _held.clear()
             data = self.socket.recv(self._octets)
             for kind, sequence, body in messages(data):
                 if sequence != self._sequence:
@@ -78,7 +92,7 @@ class Netlink:
         seen = False
         while True:
             try:
-                if not self.socket.recv(_RECEIVE):
+                if not self.socket.recv(_HEADER):
                     return seen
                 seen = True
             except OSError as error:
@@ -90,6 +104,14 @@ class Netlink:
     def close(self) -> None:
         """Close the socket."""
         self.socket.close()
+
+
+def _hold() -> None:
+    if not _held:
+        try:
+            _held.append(bytearray(_HOLE))
+        except MemoryError:
+            pass  # the next time, perhaps; until then there may be no answer
 
 
 def messages(data: bytes):
