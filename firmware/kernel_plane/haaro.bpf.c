@@ -42,6 +42,7 @@
 #define NONE 0xffff
 #define HINTS 256
 #define HINT_EVERY_NS 200000000ULL
+#define DEAD_NS 60000000000ULL /* a control plane that asks for no counters for that long is gone */
 #define ETHERTYPE 0x88b5 /* IEEE 802 local experimental: between these programs and their control plane */
 #define HINT_MARK 0x02
 
@@ -169,6 +170,14 @@ struct {
 	__type(value, __u64);
 } hinted SEC(".maps");
 
+/* When the control plane last asked for counters. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} alive SEC(".maps");
+
 struct table {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -205,6 +214,15 @@ static __always_inline struct lane *my_lane(void)
 	__u32 index = bpf_get_smp_processor_id() % LANES;
 
 	return bpf_map_lookup_elem(&lanes, &index);
+}
+
+/* True if nobody is left who would take a tunnel back that is not one any more. */
+static __always_inline bool forsaken(void)
+{
+	__u32 zero = 0;
+	__u64 *asked = bpf_map_lookup_elem(&alive, &zero);
+
+	return !asked || bpf_ktime_get_coarse_ns() - *asked > DEAD_NS;
 }
 
 static __always_inline struct entry *find(void *table, __be32 address)
@@ -363,7 +381,7 @@ static __always_inline int outbound(struct __sk_buff *skb, bool lan)
 	}
 	lane = my_lane();
 	table = bpf_map_lookup_elem(&table_now, &zero);
-	if (!lane || !table)
+	if (!lane || !table || forsaken())
 		return NOT_OURS;
 	if (!whole(ip))
 		return drop(lane, OUT_BAD_CHECKSUM, lan);
@@ -555,7 +573,7 @@ static __always_inline int inbound(struct __sk_buff *skb, __u32 interface)
 	table = bpf_map_lookup_elem(&table_now, &zero);
 	lane = my_lane();
 	set = bpf_map_lookup_elem(&settings, &zero);
-	if (!tunnel || !table || !lane || !set || slot >= TUNNELS || !tunnel->up)
+	if (!tunnel || !table || !lane || !set || slot >= TUNNELS || !tunnel->up || forsaken())
 		return NOT_OURS;
 	if (!whole(ip))
 		return drop(lane, IN_BAD_CHECKSUM, false);
@@ -644,10 +662,13 @@ int report(struct __sk_buff *skb)
 	struct request *request = data;
 	__u64 sums[BLOCK] = {};
 	struct lane *lane;
-	__u32 first;
+	__u32 first, zero = 0;
+	__u64 *asked = bpf_map_lookup_elem(&alive, &zero);
 
 	if ((void *)(request + 1) > end || request->ethernet.h_proto != bpf_htons(ETHERTYPE))
 		return NOT_OURS;
+	if (asked)
+		*asked = bpf_ktime_get_coarse_ns();
 	first = request->block * BLOCK;
 	if (first > COUNTERS - BLOCK || skb->len < sizeof(*request) + sizeof(sums))
 		return TC_ACT_SHOT;

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +100,36 @@ def test_no_packet_of_the_common_case_reaches_the_process(kernel_net):
         assert sent > 200 and counted == [sent, sent, 0]
         status = both[1].until(lambda status: status["counters"]["in_forwarded"] >= sent + 201)
         assert status["rx"][0] == sent + 201
+
+
+def test_without_a_control_plane_for_a_minute_nothing_is_tunnelled_any_more(kernel_net):
+    """Nobody would take a route back: the programs stand aside until somebody asks again."""
+    net = kernel_net
+    ping = net.inside("h1", "ping", "-c", "2", "-i", "0.2", "-W", "0.5", "10.2.0.10")
+    with nodes(net, ("r1", config(1)), ("r2", config(2))) as (one, _):
+        assert " 0% packet loss" in run(*ping)
+        one.process.send_signal(signal.SIGSTOP)
+        try:
+            maps = next((net.run / "bpf").glob("*_r1")) / "maps" / "alive"
+            # As if it was asked for counters when the machine was started.
+            zeros = ["0"] * 4, ["0"] * 8
+            run(
+                "bpftool",
+                "map",
+                "update",
+                "pinned",
+                str(maps),
+                "key",
+                *zeros[0],
+                "value",
+                *zeros[1],
+            )
+            assert float(Path("/proc/uptime").read_text().split()[0]) > 60
+            assert "100% packet loss" in run(*ping, check=False)
+        finally:
+            one.process.send_signal(signal.SIGCONT)
+        one.ask("status")
+        assert " 0% packet loss" in run(*ping)
 
 
 def test_a_killed_and_restarted_control_plane_interrupts_nothing(kernel_net):

@@ -105,6 +105,10 @@ class KernelPlane(UserspacePlane):
                 door.unload()
                 return refused
         self._pair = indexes
+        if self._adopting:
+            # What stays in force for now must find the pair as it is now.
+            self._write_settings(door.begin())
+            door.run()
         first = _GLOBALS + 2 * self._slot(0)
         # What they hold now is not this process's.
         self._ask(range(first // _BLOCK, (first + 2 * MAX_TUNNELS) // _BLOCK + 1))
@@ -209,8 +213,7 @@ class KernelPlane(UserspacePlane):
         ends = "%s/ends_%d_%d" % ((self.door.tables,) + new)
         file.write("map create %s type lpm_trie key 8 value 8 entries 16384 name table " % table)
         file.write("flags 1\nmap create %s type hash key 16 value 4 entries 260 name ends\n" % ends)
-        ethernet = self._state[base.STATE_ETHERNET : base.STATE_ETHERNET + 14]
-        kernel_maps.settings(file, maps, self._pair, ethernet, self._lan_links)
+        self._write_settings(file)
         for tunnel in range(MAX_TUNNELS):
             if self._dirty[tunnel]:
                 value = self._tunnel(tunnel)
@@ -228,6 +231,10 @@ class KernelPlane(UserspacePlane):
             self._changed = False
         # If not: once more at the next turn, under new names.
         self._unpin()
+
+    def _write_settings(self, file):
+        ethernet = self._state[base.STATE_ETHERNET : base.STATE_ETHERNET + 14]
+        kernel_maps.settings(file, self.door.maps, self._pair, ethernet, self._lan_links)
 
     def _all_rows(self):
         rows = kernel_maps.Rows(self._aside.data, self._rows)
