@@ -198,3 +198,12 @@ def test_the_fingerprint_is_the_home_agents():
     from haaro_host.home_agent.status import fingerprint
 
     assert keys.fingerprint(bytes(32)) == fingerprint(bytes(32))
+
+
+def test_the_command_is_not_told_the_passphrase(shop, agent):
+    agent.write(f"env > {agent.directory}/environment; exit 1")
+    shop.run("keys", "stage", "office-a")
+    shop.run("keys", "activate", "office-a", status=1)
+    environment = (agent.directory / "environment").read_text()
+    assert "PATH=" in environment
+    assert "HAARO_PASSPHRASE" not in environment

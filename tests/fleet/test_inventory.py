@@ -1,6 +1,13 @@
 """fleet.toml: what is refused and what the refusal says; what an edit leaves as it was."""
 
+import tomllib
+import traceback
+from pathlib import Path
+
 import pytest
+import tomlkit
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from haaro_host.fleet import inventory
 
@@ -256,3 +263,48 @@ def test_two_commands_at_once_lose_nothing(shop):
     assert [each.returncode for each in running] == [0] * 4
     fleet = inventory.load(shop.file)
     assert len(fleet.sites) == 7
+
+
+def test_a_link_to_the_fleet_file_stays_one(shop):
+    real = shop.directory / "real.toml"
+    shop.file.rename(real)
+    real.chmod(0o664)
+    shop.file.symlink_to(real)
+    shop.run("fleet", "add", "d")
+    assert shop.file.is_symlink()
+    assert "[site.d]" in real.read_text()
+    assert real.stat().st_mode & 0o777 == 0o664
+
+
+_VALUES = st.recursive(
+    st.booleans() | st.integers() | st.text(max_size=8) | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=4,
+)
+_PLACES = [
+    "", "version", "fleet", "fleet.name", "home_agent", "home_agent.address", "home_agent.mtu",
+    "home_agent.home_addresses", "plan", "plan.prefixes", "keys", "keys.store", "defaults",
+    "defaults.peers", "defaults.router", "defaults.router.uplinks", "site", "site.a",
+    "site.a.home_address", "site.a.prefixes", "site.a.peers", "site.a.router", "site.a.revoked",
+    "site.a.router.policy", "site.a.new", "new",
+]  # fmt: skip
+
+
+@given(st.sampled_from(_PLACES), _VALUES)
+@settings(max_examples=150, deadline=None)
+def test_whatever_stands_in_the_file_it_is_good_or_refused_with_its_field(place, value):
+    """No value makes a traceback."""
+    document = tomllib.loads(HEAD + A + B)
+    *way, last = place.split(".")
+    table = document
+    for word in way:
+        table = table.setdefault(word, {})
+    table[last] = value
+    path = Path("/nowhere/fleet.toml")
+    try:
+        inventory.judge(path, tomlkit.dumps(document))
+    except inventory.InventoryError as error:
+        assert all(str(problem).startswith(f"{path}: ") for problem in error.problems)
+    except (TypeError, ValueError, tomlkit.exceptions.TOMLKitError) as error:
+        # Not a TOML value at all: the writer's refusal, not ours.
+        assert "tomlkit" in traceback.extract_tb(error.__traceback__)[-1].filename

@@ -1,12 +1,14 @@
 """Asks the running home agent: here by its socket, elsewhere by the command in fleet.toml."""
 
 import json
+import os
 import shlex
 import subprocess
 from typing import Any
 
 from haaro_host.fleet.files import FleetError
 from haaro_host.fleet.inventory import Fleet
+from haaro_host.fleet.passphrase import VARIABLE
 from haaro_host.home_agent import control
 
 _COMMAND_S = 15
@@ -53,6 +55,8 @@ def _run(fleet: Fleet, arguments: list[str]) -> str:
         done = subprocess.run(
             [*shlex.split(command), *arguments],
             stdin=subprocess.DEVNULL,
+            # What the command is must not be told what opens the store.
+            env={key: value for key, value in os.environ.items() if key != VARIABLE},
             capture_output=True,
             text=True,
             timeout=_COMMAND_S,

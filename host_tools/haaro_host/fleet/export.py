@@ -76,7 +76,8 @@ def router_files(fleet: Fleet, keys: Keys, site: Site) -> list[File]:
 
 
 def _json(document: dict[str, Any]) -> bytes:
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    # A date of TOML is a text to the router, as it was to the check.
+    return (json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n").encode()
 
 
 def _table(header: str, entries: dict[str, Any]) -> str:

@@ -5,7 +5,6 @@ schema's; the home agent's and the router's own rules are asked of their own loa
 """
 
 import json
-import os
 import re
 import tempfile
 import tomllib
@@ -400,10 +399,9 @@ def with_value(fleet: Fleet, text: str, site: str, key: str, value: Any) -> str:
 def write(path: Path, text: str) -> None:
     """Judge `text` and make it the fleet file. Raises InventoryError, and then nothing changed."""
     judge(path, text)
-    mode = PUBLIC
-    if path.exists():
-        mode = os.stat(path).st_mode & 0o777
-    write_whole(path, text.encode(), mode)
+    file = path.resolve()  # a link stays one
+    mode = file.stat().st_mode & 0o777 if file.exists() else PUBLIC
+    write_whole(file, text.encode(), mode)
 
 
 def next_home_address(fleet: Fleet) -> str:
