@@ -6,6 +6,8 @@ Owns their text. Called by `haaro fleet export`, and by whatever hands a box its
 import json
 from typing import Any
 
+import tomlkit
+
 from haaro_host.fleet.files import PRIVATE, PUBLIC, FleetError
 from haaro_host.fleet.inventory import Fleet, Site, home_agent_document, router_document
 from haaro_host.fleet.keys import Keys
@@ -81,6 +83,5 @@ def _json(document: dict[str, Any]) -> bytes:
 
 
 def _table(header: str, entries: dict[str, Any]) -> str:
-    # JSON's scalars and arrays of strings are valid TOML, but for DEL and what is outside the BMP.
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items()]
+    lines = [f"{key} = {tomlkit.item(value).as_string()}" for key, value in entries.items()]
     return "\n".join([header, *lines]) + "\n"
