@@ -257,6 +257,31 @@ def test_a_restart_keeps_the_tunnel_without_a_new_registration(namespace, tmp_pa
     again.terminate()
 
 
+def test_a_killed_home_agent_lets_nothing_to_the_routers_out_in_clear(namespace, tmp_path):
+    """Its host drops what goes to mobile networks until a home agent runs again or one was stopped;
+    networks that are no longer configured are not held."""
+
+    def dropped():
+        command = namespace.command(["ip", "route", "show", "type", "blackhole"])
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return {line.split()[1] for line in shown.splitlines()}
+
+    write_config(tmp_path)
+    process = Process(namespace, tmp_path)
+    process.wait_ready()
+    process.kill()
+    assert dropped() == {"192.0.2.128/25", "10.1.0.0/24", "10.2.0.0/24"}
+    write_config(tmp_path, CONFIG.replace('prefixes = ["10.2.0.0/24"]', "prefixes = []"))
+    again = Process(namespace, tmp_path)
+    again.wait_ready()
+    again.kill()
+    assert dropped() == {"192.0.2.128/25", "10.1.0.0/24"}
+    last = Process(namespace, tmp_path)
+    last.wait_ready()
+    last.terminate()
+    assert dropped() == set()
+
+
 def test_traffic_between_tunnels_by_the_fast_path(namespace, running):
     """RFC 5177 6.5, 7, 10: the cached way of a flow obeys the same rules as the first packet."""
     a, b = Router(namespace), router_b(namespace)

@@ -1,7 +1,10 @@
 """The TUN device by which the kernel hands us packets for home addresses and mobile networks.
 
-Owns: the device, its routes, and IPv4 forwarding of the host. All of it is gone when the process
-ends, however it ends, because the device is not persistent. Called by the shell.
+Owns: the device, its routes, and IPv4 forwarding of the host. The device is gone when the process
+ends, however it ends, because it is not persistent. What it took is then dropped by routes behind
+its own, marked by their protocol: without them the home network's packets to a mobile network would
+follow the host's default route, in clear, until a home agent runs again. An orderly end removes
+these too. Called by the shell.
 """
 
 import errno
@@ -26,6 +29,8 @@ _IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000
 _IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _QUEUE_PACKETS = 4096
+_PROTOCOL = 44  # marks our routes, see `ip route show table all proto 44`
+_LAST_METRIC = 0xFFFFFFFE
 
 
 class TunError(Exception):
@@ -83,15 +88,18 @@ class Tun:
                 ) from None
             self._routes.add(prefix)
             added.append(prefix)
+        self._guard(wanted)
 
     def keep_routes(self, wanted: set[Prefix]) -> None:
         """Delete the routes that are not in `wanted`."""
         for prefix in self._routes - wanted:
             self._change("del", prefix)
         self._routes &= wanted
+        self._guard(wanted)
 
     def close(self) -> None:
         """Take the device and its routes away."""
+        self._guard(set())
         self._call(self._netlink.close)
         self._worker.shutdown()
         os.close(self.fileno)
@@ -105,6 +113,22 @@ class Tun:
             scope="link",
             prefsrc=self._address,
         )
+
+    def _guard(self, wanted: set[Prefix]) -> None:
+        """Drop what goes to `wanted` and no longer to others whenever the device is not there."""
+        nets = {_text(prefix) for prefix in wanted}
+        found = self._call(lambda: list(self._netlink.get_routes(proto=_PROTOCOL)))
+        there = {f"{route.get_attr('RTA_DST')}/{route['dst_len']}" for route in found}
+        for command, changed in (("add", nets - there), ("del", there - nets)):
+            for net in sorted(changed):
+                self._call(
+                    self._netlink.route,
+                    command,
+                    dst=net,
+                    type="blackhole",
+                    priority=_LAST_METRIC,
+                    proto=_PROTOCOL,
+                )
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return self._worker.submit(function, *args, **kwargs).result()
