@@ -96,6 +96,7 @@ class Bench:
                 if self.wants.relay:
                     self._start_relay()
                 yield
+                self._look_for_strays()
         finally:
             self.stop_probe()
             with suppress(LabError):
@@ -104,6 +105,14 @@ class Bench:
             for process in self.lab.state.alive().values():
                 process.send(9)  # type: ignore[arg-type]
             self.lab.down()
+
+    @contextmanager
+    def traffic(self, *ends: str, phase_s: float = 3.0) -> Iterator[None]:
+        """Everything runs inside `with`, and traffic goes where it should; see `settle`."""
+        with self.built():
+            self.start()
+            self.settle(*ends, phase_s=phase_s)
+            yield
 
     # --- its programs
 
@@ -308,6 +317,8 @@ class Bench:
             f"route replace default via {gateway} dev {interface}",
         ]
         self.ip(A.node, *lines)
+        # A net elsewhere has never heard of the router: nothing goes on to its old address there.
+        self.ip("inet", f"neigh flush dev {plan.port_to(A.node)}")
 
     def move_c(self, address: str) -> None:
         """Give C's uplink another address of its net."""
@@ -317,6 +328,7 @@ class Bench:
             f"addr add {address}/{C.uplink_plen} dev wan",
             f"route replace default via {C.gateway} dev wan",
         )
+        self.ip("inet", f"neigh flush dev {plan.port_to(C.node)}")
 
     def carrier(self, node: str, on: bool, link: str | None = None) -> None:
         """Pull the cable of a router's uplink, or put it back: the router sees its carrier go."""
@@ -341,11 +353,6 @@ class Bench:
         if "error" in answer:
             raise LabError(f"relay: {answer['error']}")
         return dict(answer)
-
-    def filtered(self) -> dict[str, int]:
-        """Packets that the internet dropped as forged or stray, by counter; empty is right."""
-        found = topology.filtered(self.lab.counters())
-        return {key: count for key, count in found.items() if count}
 
     # --- helpers
 
@@ -378,6 +385,15 @@ class Bench:
         log = Path(process.log)
         if not self.until(lambda: "relaying" in log.read_text(), _START_DEADLINE_S):
             raise LabError(f"the relay did not start: {log.read_text()[-300:]}")
+
+    def _look_for_strays(self) -> None:
+        """Raise LabError if the internet dropped a packet as forged or stray: whatever the fault,
+        nothing may leave a router by an uplink it does not belong to, or without its tunnel."""
+        found = {
+            key: count for key, count in topology.filtered(self.lab.counters()).items() if count
+        }
+        if found:
+            raise LabError(f"the internet dropped what no router may send: {found}")
 
     def _copy_state(self) -> None:
         """Keep the configuration beside logs and captures; the keys of a lab are worth nothing."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from haaro_host.lab import plan, topology
 from haaro_host.lab.faults import layouts
@@ -17,15 +16,6 @@ _CALM_S = 5.0
 _LOSS = 0.2
 _DHCP_S = 2.0
 _F12_RATE = 100.0
-
-
-@contextmanager
-def _traffic(bench: Bench, *ends: str, phase_s: float = 3.0) -> Iterator[None]:
-    """Two registered routers with traffic, direct between the offices."""
-    with bench.built():
-        bench.start()
-        bench.settle(*ends, phase_s=phase_s)
-        yield
 
 
 def f1_loss(bench: Bench) -> list[Row]:
@@ -42,13 +32,14 @@ def f1_loss(bench: Bench) -> list[Row]:
         bench.start_probe(A.host, C.host)
         start = time.time()
 
-        def both_active() -> bool:
-            return bench.peer(C.node, A).get("rrstate") == "ACTIVE" or (
-                bench.peer(A.node, C).get("rrstate") == "ACTIVE"
-            )
+        def active() -> bool:
+            """Either end, whichever began."""
+            return "ACTIVE" in (
+                bench.peer(C.node, A).get("rrstate"), bench.peer(A.node, C).get("rrstate")
+            )  # fmt: skip
 
         bench.wait_flowing(start, limit)
-        ready = time.time() - start if bench.until(both_active, limit) else None
+        ready = time.time() - start if bench.until(active, limit) else None
         lost, looks = 0, 0
         end = time.monotonic() + 20
 
@@ -94,7 +85,7 @@ def f2_c_to_a(bench: Bench) -> list[Row]:
 
 
 def _black_hole(bench: Bench, ways: list[tuple[plan.Office, plan.Office]]) -> list[Row]:
-    with _traffic(bench):
+    with bench.traffic():
         cut = time.time()
         for one, other in ways:
             topology.cut_one_way(bench.lab.name, one.care_of_address, other.care_of_address)
@@ -120,7 +111,7 @@ def _black_hole(bench: Bench, ways: list[tuple[plan.Office, plan.Office]]) -> li
 
 def f3_a_moves(bench: Bench) -> list[Row]:
     """A's cable is pulled; two seconds later it has another address in another net."""
-    with _traffic(bench):
+    with bench.traffic():
         bench.carrier(A.node, False)
         bench.rest(_DHCP_S)
         bench.carrier(A.node, True)
@@ -129,7 +120,7 @@ def f3_a_moves(bench: Bench) -> list[Row]:
 
 def f3_c_moves(bench: Bench) -> list[Row]:
     """C's cable is pulled; two seconds later it has another address."""
-    with _traffic(bench):
+    with bench.traffic():
         bench.carrier(C.node, False)
         bench.rest(_DHCP_S)
         bench.carrier(C.node, True)
@@ -138,7 +129,7 @@ def f3_c_moves(bench: Bench) -> list[Row]:
 
 def f3_no_gap(bench: Bench) -> list[Row]:
     """A's address changes from one moment to the next."""
-    with _traffic(bench):
+    with bench.traffic():
         return _moved(bench, lambda: bench.move_a(layouts.A_MOVED, layouts.A_MOVED_GATEWAY))
 
 
@@ -156,19 +147,19 @@ def _moved(bench: Bench, move: Callable[[], None]) -> list[Row]:
 
 def f4_direct(bench: Bench) -> list[Row]:
     """Of A's two uplinks the one in use dies and its link stays up; traffic was direct."""
-    with _traffic(bench):
+    with bench.traffic():
         return [_uplink_dies(bench, DIRECT, 5)]
 
 
 def f4_home_agent(bench: Bench) -> list[Row]:
     """Of A's two uplinks the one in use dies and its link stays up; home network traffic."""
-    with _traffic(bench, HQ, A.host, phase_s=_KEEPALIVE_S):
+    with bench.traffic(HQ, A.host, phase_s=_KEEPALIVE_S):
         return [_uplink_dies(bench, BY_HOME_AGENT, 45)]
 
 
 def f4_one_way(bench: Bench) -> list[Row]:
     """What the home agent sends to A's uplink in use is lost, the other way is good."""
-    with _traffic(bench, HQ, A.host, phase_s=_KEEPALIVE_S):
+    with bench.traffic(HQ, A.host, phase_s=_KEEPALIVE_S):
         cut = time.time()
         topology.cut_one_way(bench.lab.name, plan.HOME_AGENT, A.care_of_address)
         bench.recover(cut, 45 + 30, 6, _CALM_S)

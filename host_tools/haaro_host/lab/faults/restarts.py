@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 
 from haaro_host.lab import system
@@ -23,14 +21,6 @@ _STEPS = (("+1 h", HOUR_MS), ("-1 h", -HOUR_MS), ("+10 y", DECADE_MS), ("-10 y",
 # A clock's step shows at the next renewal: with this lifetime they come every 22 s.
 _SHORT_LIFETIME_S = 30
 _RENEWALS_S = 34.0
-
-
-@contextmanager
-def _traffic(bench: Bench, *ends: str, phase_s: float = 3.0) -> Iterator[None]:
-    with bench.built():
-        bench.start()
-        bench.settle(*ends, phase_s=phase_s)
-        yield
 
 
 def _restart_home_agent(bench: Bench, lost_disk: bool = False) -> float:
@@ -51,7 +41,7 @@ def _lose_disk(bench: Bench) -> None:
 
 def f7_direct(bench: Bench) -> list[Row]:
     """The home agent is killed and starts 5 s later from its disk; traffic was direct."""
-    with _traffic(bench):
+    with bench.traffic():
         killed = time.time()
         _restart_home_agent(bench)
         bench.rest(20)
@@ -62,7 +52,7 @@ def f7_direct(bench: Bench) -> list[Row]:
 
 def f7_home_agent(bench: Bench) -> list[Row]:
     """The home agent is killed and starts 5 s later from its disk; home network traffic."""
-    with _traffic(bench, HQ, A.host):
+    with bench.traffic(HQ, A.host):
         started = _restart_home_agent(bench)
         bench.recover(started, 45, 1, 2 * _CALM_S)
         outage, note = bench.outage(started, fresh=True)
@@ -71,7 +61,7 @@ def f7_home_agent(bench: Bench) -> list[Row]:
 
 def f8_disk_lost(bench: Bench) -> list[Row]:
     """The home agent is killed and starts 5 s later with an empty disk; home network traffic."""
-    with _traffic(bench, HQ, A.host):
+    with bench.traffic(HQ, A.host):
         started = _restart_home_agent(bench, lost_disk=True)
         bench.recover(started, 90, 1, _CALM_S)
         outage, note = bench.outage(started, fresh=True)
@@ -81,7 +71,7 @@ def f8_disk_lost(bench: Bench) -> list[Row]:
 def f8_replay(bench: Bench) -> list[Row]:
     """Every Request seen is sent again, from its own address, to the home agent without its disk
     while the routers are gone; none may be accepted."""
-    with _traffic(bench):
+    with bench.traffic():
         bench.paths.update()
         seen = [packet for link in ("a", "c") for packet in bench.paths.requests(link)]
         bench.kill("a", "c", "ha")
@@ -104,7 +94,7 @@ def f8_replay(bench: Bench) -> list[Row]:
 def f9_router(bench: Bench) -> list[Row]:
     """A restarts, and its clock says another time; also one that says 1970."""
     rows = []
-    with _traffic(bench, HQ, A.host):
+    with bench.traffic(HQ, A.host):
         steps: list[tuple[str, int]] = [*_STEPS, ("no clock", -round(time.time() * 1000) + 5000)]
         for name, step in steps:
             bench.kill("a")
@@ -140,7 +130,7 @@ def f9_restart_decade(bench: Bench) -> list[Row]:
 def _home_agent_clock(bench: Bench, steps: tuple[tuple[str, int], ...], restart: bool) -> list[Row]:
     rows = []
     bench.config = {"lifetime": _SHORT_LIFETIME_S}
-    with _traffic(bench, HQ, A.host):
+    with bench.traffic(HQ, A.host):
         bench.paths.update()
         at = 0
         for name, step in steps:
@@ -164,7 +154,7 @@ def _home_agent_clock(bench: Bench, steps: tuple[tuple[str, int], ...], restart:
 
 def f10_peer(bench: Bench) -> list[Row]:
     """C is killed and starts again."""
-    with _traffic(bench):
+    with bench.traffic():
         bench.kill("c")
         bench.rest(bench.random.random() * 3)
         started = time.time()
@@ -180,7 +170,7 @@ def f10_peer(bench: Bench) -> list[Row]:
 
 def f11_restart(bench: Bench) -> list[Row]:
     """Both routers are killed and start again at the same instant."""
-    with _traffic(bench):
+    with bench.traffic():
         bench.kill("a", "c")
         bench.rest(1)
         started = time.time()
@@ -191,7 +181,7 @@ def f11_restart(bench: Bench) -> list[Row]:
 
 def f11_move(bench: Bench) -> list[Row]:
     """Both routers get another address at the same instant."""
-    with _traffic(bench):
+    with bench.traffic():
         started = time.time()
         bench.move_a(layouts.A_MOVED, layouts.A_MOVED_GATEWAY)
         bench.move_c(layouts.C_MOVED)
@@ -216,7 +206,7 @@ OUTAGE_MINUTES = 10.0
 def f13_home_agent_away(bench: Bench) -> list[Row]:
     """The home agent is away for ten minutes: what goes on, for how long, and how it comes back."""
     # A registration is renewed each 150 s: what is left of it when the fault comes is any phase.
-    with _traffic(bench, phase_s=150):
+    with bench.traffic(phase_s=150):
         left = min(
             bench.peer(node, other).get("registration_left_s") or 0
             for node, other in ((A.node, C), (C.node, A))
