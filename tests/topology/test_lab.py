@@ -165,7 +165,7 @@ def test_up_and_down_work_without_root_in_a_user_namespace(privileged: None) -> 
     assert topology.existing(ROOTLESS) == [], "it touched this machine's own namespaces"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_without_root(tmp_path: Path) -> None:
     """Without root the topology tests run inside `unshare -Urnm`; with root they ran already."""
     if os.geteuid() == 0:
@@ -177,5 +177,5 @@ def test_without_root(tmp_path: Path) -> None:
     # A base of its own: inside, the user is called root, and root's is not ours to write.
     base = f"--basetemp={tmp_path / 'inside'}"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", base, str(_HERE)]
-    done = subprocess.run(["unshare", "-Urnm", *command], check=False, timeout=280)
+    done = subprocess.run(["unshare", "-Urnm", *command], check=False, timeout=580)
     assert done.returncode == 0
