@@ -28,6 +28,15 @@ class LinuxMachine:
         self._uplinks = LinuxNetdev(self._interfaces, self._routing)
         self._block_ipv6 = options.get("lan_ipv6") != "local"
         self._breakout = None
+        self._waiting: list = []
+        self._failed: list = []
+        self.warnings: list = []
+        home_address = settings.home_address
+        plane, self.plane_kind, self.plane_why = make_plane(settings, options, pools)
+        self.plane = plane
+        self.signalling = Signalling(linux_sockets, home_address, plane.take)
+        plane.control = self.signalling.send
+        # After the plane, whose modules need the larger holes of the heap.
         if options.get("internet") == "local":
             from haaro.platform.linux_breakout import Breakout
 
@@ -38,14 +47,6 @@ class LinuxMachine:
             self._routing.ranks = [sorted(order).index(place) for place in order]
             inside = settings.home_prefixes + [(settings.home_agent, 32)]
             self._breakout = Breakout(self._routing, inside, settings.networks, self._interfaces)
-        self._waiting: list = []
-        self._failed: list = []
-        self.warnings: list = []
-        home_address = settings.home_address
-        plane, self.plane_kind, self.plane_why = make_plane(settings, options, pools)
-        self.plane = plane
-        self.signalling = Signalling(linux_sockets, home_address, plane.take)
-        plane.control = self.signalling.send
 
     def start(self, poll) -> None:
         """Bring up our side of the box, whatever an earlier run left there. Raises OSError."""
@@ -55,15 +56,22 @@ class LinuxMachine:
         poll.register(self._uplinks.socket, 1)
         self._uplinks.scan()
 
-    def stop(self) -> None:
-        """Close all sockets and take our links, rules and routes back."""
+    def stop(self, failed: bool = False) -> None:
+        """Close all sockets and take our links, rules and routes back.
+
+        failed: we did not want to end and are started again. What guards the LAN stays, as after a
+        kill, or its packets would leave by the uplink in the clear meanwhile.
+        """
         self.plane.close()
         self.signalling.close_all()
         self._uplinks.close()
-        self._routing.clear(self._interface)
+        if failed:
+            self._clear()
+        else:
+            self._routing.clear(self._interface)
+            if self._breakout:
+                self._end_breakout()
         self._routing.close()
-        if self._breakout:
-            self._end_breakout()
 
     def _end_breakout(self):
         from haaro.platform.linux_breakout import remove
@@ -138,8 +146,7 @@ class LinuxMachine:
             # Traffic goes on through the pair of the process before.
             indexes = routing.find_pair(kernel_end, our_end)
         if indexes is None:
-            own = [(settings.home_address, 32)] + settings.networks
-            kept = routing.clear(kernel_end, own, self._block_ipv6, self._breakout is not None)
+            kept = self._clear()
             indexes = routing.make_pair(kernel_end, our_end, macs, _MTU)
         for index in indexes:
             ethtool.features_off(index)
@@ -171,6 +178,11 @@ class LinuxMachine:
             self._end_breakout()
         local = self._breakout is not None
         routing.add_home(indexes[0], settings.home_address, settings.networks, local)
+
+    def _clear(self):
+        own = [(self._settings.home_address, 32)] + self._settings.networks
+        local = self._breakout is not None
+        return self._routing.clear(self._interface, own, self._block_ipv6, local)
 
     def _write(self, path, value, optional=False):
         try:
