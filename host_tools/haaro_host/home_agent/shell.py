@@ -197,7 +197,7 @@ class Shell:
     def _on_control(self) -> int:
         """Take a batch of control datagrams; return how many there were."""
         count = 0
-        for count, datagram in enumerate(self._priority.receive(), 1):
+        for count, datagram in enumerate(self._priority.receive(), 1):  # noqa: B007
             self._on_datagram((text(datagram.src), datagram.sport), datagram.data)
         self._control_received += count
         return count
