@@ -11,27 +11,21 @@ accepts what comes by the old tunnel ends for a while longer: no packet has to w
 tunnels of two processes have different slots (banks).
 """
 
-import socket
 import struct
 import time
 
 from haaro.compat import const
 from haaro.dataplane import base, kernel_maps
 from haaro.dataplane.base import MAX_TUNNELS
+from haaro.dataplane.kernel_reports import GLOBALS, Reports
 from haaro.dataplane.userspace import UserspacePlane
 
 # For how long what comes by the ends of an earlier process is accepted, and its routes are kept
 # while there are none of this one.
 _HOLD_MS = const(15000)
 _ADOPT_MS = const(30000)
+_RETRY_MS = const(1000)
 
-_ETHERTYPE = const(0x88B5)
-_AF_PACKET = const(17)
-_HINT_MARK = const(2)
-_REQUEST = const(16)  # Ethernet header, block, zero
-_BLOCK = const(32)
-_REPORT = const(16 + 32 * 8)
-_GLOBALS = const(32)
 _REPORT_EVERY_MS = const(200)
 
 
@@ -57,29 +51,31 @@ class KernelPlane(UserspacePlane):
         self._changed = True
         self._rows = b""  # of the routes and sources, as kernel_maps.Rows has them
         self._routed = False
-        self._in_force: tuple | None = None  # (bank, generation), as the pins are named
+        # (bank, generation of the table, of the ends), as the pins are named.
+        self._in_force: tuple | None = None
+        self._known_ends = b""
         self._generation = 0
         for pin in door.pinned():
-            kind, bank, generation = pin.split("_")
-            self._generation = max(self._generation, int(generation))
+            kind, *numbers = pin.split("_")
+            numbers = [int(number) for number in numbers]
+            self._generation = max(self._generation, numbers[1])
             if kind == "now":
-                self._in_force = (int(bank), int(generation))
+                self._in_force = tuple(numbers)
         self._bank = 1 - self._in_force[0] if self._in_force else 0
         self._held: tuple | None = None
+        self._failed_at: int | None = None
         now = time.ticks_ms()  # type: ignore[attr-defined]
         self._until = time.ticks_add(now, _ADOPT_MS)  # type: ignore[attr-defined]
         self._adopting = door.adopted and self._in_force is not None
-        self._blocks: dict = {}
-        self._before: dict = {}  # what a block held when this process began
         self._asked_at = now
-        self._reports: socket.socket | None = None
+        self._reports: Reports | None = None
         super().__init__(pools, sockets, home_address, networks)
 
     def register(self, poll) -> None:
         """Have all receive sockets, now and later, watched by `poll`."""
         super().register(poll)
         if self._reports:
-            poll.register(self._reports, 1)
+            poll.register(self._reports.socket, 1)
 
     def attach_pair(self, names: tuple, indexes: tuple) -> str:
         """Have the programs on the veth pair; return "" or why the kernel refuses.
@@ -87,11 +83,7 @@ class KernelPlane(UserspacePlane):
         names, indexes: of the kernel's and of our end. After a refusal this is a userspace plane.
         """
         door = self.door
-        reports = socket.socket(_AF_PACKET, socket.SOCK_RAW, 0)
-        protocol = struct.unpack("@H", struct.pack(">H", _ETHERTYPE))[0]
-        reports.bind(struct.pack("@HHiHBB8s", _AF_PACKET, protocol, indexes[1], 0, 0, 0, b""))
-        reports.setblocking(False)
-        self._reports = reports
+        self._reports = Reports(indexes[1], not door.adopted)
         self.look_around()
         programs = [
             (names[0], "ingress", "report"),
@@ -109,9 +101,8 @@ class KernelPlane(UserspacePlane):
             # What stays in force for now must find the pair as it is now.
             self._write_settings(door.begin())
             door.run()
-        first = _GLOBALS + 2 * self._slot(0)
-        # What they hold now is not this process's.
-        self._ask(range(first // _BLOCK, (first + 2 * MAX_TUNNELS) // _BLOCK + 1))
+        # What the counters hold now is not this process's.
+        self._ask(MAX_TUNNELS)
         return ""
 
     def open_uplink(self, index: int, interface: str, address: bytes, mtu: int = 1500) -> None:
@@ -190,47 +181,62 @@ class KernelPlane(UserspacePlane):
             self._adopting = False
             self._held = self._in_force
             self._until = time.ticks_add(now, _HOLD_MS)  # type: ignore[attr-defined]
-            self._write(self._held)
-        elif self._changed and not self._adopting:
-            self._write(None)
+            late = False
+            self._changed = True
+        waits = self._failed_at is not None
+        if waits:
+            waits = time.ticks_diff(now, self._failed_at) < _RETRY_MS  # type: ignore[attr-defined]
+        if self._changed and not self._adopting and not waits:
+            self._failed_at = None if self._write() else now
         if self._held and not self._adopting and late and self._in_force != self._held:
             self._release()
         if time.ticks_diff(now, self._asked_at) >= _REPORT_EVERY_MS:  # type: ignore[attr-defined]
             self._asked_at = now
-            self._ask(self._in_use())
+            self._ask(self._last_tunnel())
 
-    def _write(self, hold):
+    def _write(self):
         maps = self.door.maps
         file = self.door.begin()
-        if hold:
-            for kind in ("table", "ends"):
-                kernel_maps.point(
-                    file, maps, kind, 1, "%s/%s_%d_%d" % ((self.door.tables, kind) + hold)
-                )
+        if self._held and self._held == self._in_force:
+            for kind, name in self._names(self._held):
+                kernel_maps.point(file, maps, kind, 1, name)
         self._generation += 1
-        new = (self._bank, self._generation)
-        table = "%s/table_%d_%d" % ((self.door.tables,) + new)
-        ends = "%s/ends_%d_%d" % ((self.door.tables,) + new)
-        file.write("map create %s type lpm_trie key 8 value 8 entries 16384 name table " % table)
-        file.write("flags 1\nmap create %s type hash key 16 value 4 entries 260 name ends\n" % ends)
+        ends = self._all_ends()
+        anew = ends != self._known_ends or not self._in_force or self._in_force[0] != self._bank
+        new = (self._bank, self._generation, self._generation if anew else self._in_force[2])
+        (_, table), (_, path) = self._names(new)
         self._write_settings(file)
         for tunnel in range(MAX_TUNNELS):
             if self._dirty[tunnel]:
                 value = self._tunnel(tunnel)
                 slot = struct.pack("@I", self._slot(tunnel))
                 kernel_maps.update(file, maps + "/tunnels", slot, value)
-        self._all_rows().write(file, table, self._slot(0))
-        self._write_ends(file, ends)
         # Ends before routes: an answer must not come before its tunnel is known.
-        kernel_maps.point(file, maps, "ends", 0, ends)
+        if anew:
+            kernel_maps.ends(file, path, ends)
+            kernel_maps.point(file, maps, "ends", 0, path)
+        file.write("map create %s type lpm_trie key 8 value 8 entries 16384 name table " % table)
+        file.write("flags 1\n")
+        self._all_rows().write(file, table, self._slot(0))
         kernel_maps.point(file, maps, "table", 0, table)
-        if self.door.run():
+        done = self.door.run()
+        if done:
             self._in_force = new
-            self.door.mark("now_%d_%d" % new)
+            self._known_ends = ends
+            self.door.mark("now_%d_%d_%d" % new)
             self._dirty[:] = bytes(MAX_TUNNELS)
             self._changed = False
-        # If not: once more at the next turn, under new names.
+        # If not: once more later, under new names.
         self._unpin()
+        return done
+
+    def _names(self, tables):
+        """Return (kind, path of the pin) of the two tables."""
+        bank, table, ends = tables
+        return (
+            ("table", "%s/table_%d_%d" % (self.door.tables, bank, table)),
+            ("ends", "%s/ends_%d_%d" % (self.door.tables, bank, ends)),
+        )
 
     def _write_settings(self, file):
         ethernet = self._state[base.STATE_ETHERNET : base.STATE_ETHERNET + 14]
@@ -264,11 +270,13 @@ class KernelPlane(UserspacePlane):
     def _unpin(self):
         """Forget all tables but those in force and held."""
         kept = []
-        for names in (self._in_force, self._held):
-            if names:
-                kept.append("%d_%d" % names)
+        for tables in (self._in_force, self._held):
+            if tables:
+                kept.extend([name[name.rfind("/") + 1 :] for _, name in self._names(tables)])
+        if self._in_force:
+            kept.append("now_%d_%d_%d" % self._in_force)
         for pin in self.door.pinned():
-            if pin[pin.find("_") + 1 :] not in kept or (pin[0] == "n" and pin[4:] != kept[0]):
+            if pin not in kept:
                 self.door.unpin(pin)
 
     def _slot(self, tunnel):
@@ -291,83 +299,61 @@ class KernelPlane(UserspacePlane):
         link = self._interfaces.get(key[0], 0)
         return kernel_maps.tunnel(key[1], key[2], key[3], link, via, mtu, tunnel > 0)
 
-    def _write_ends(self, file, path):
+    def _all_ends(self):
+        """Return all ends that packets may come from, as kernel_maps.ends takes them."""
+        ends = b""
         for tunnel in range(MAX_TUNNELS):
             key = self._keys[tunnel]
-            if not key:
-                continue
-            self._write_end(file, path, tunnel, key[0], key[2], key[3])
-            other = self._others.get(tunnel)
-            if other:
-                self._write_end(file, path, tunnel, *other)
+            if key:
+                ends += self._end(tunnel, key[0], key[2], key[3])
+                if tunnel in self._others:
+                    ends += self._end(tunnel, *self._others[tunnel])
+        return ends
 
-    def _write_end(self, file, path, tunnel, uplink, remote, port):
+    def _end(self, tunnel, uplink, remote, port):
         link = self._interfaces.get(uplink, 0)
-        if link:
-            end = remote + self._uplinks[uplink][1] + struct.pack("@I", link)
-            end += struct.pack(">HH", port, 0)
-            kernel_maps.update(file, path, end, struct.pack("@I", self._slot(tunnel)))
+        if not link:
+            return b""
+        local = self._uplinks[uplink][1]
+        slot = struct.pack("@I", self._slot(tunnel))
+        return remote + local + struct.pack("@I", link) + struct.pack(">HH", port, 0) + slot
 
     def handle(self, obj, event: int) -> bool:
         """As UserspacePlane; also takes hints and counters that the programs send."""
-        if obj is not self._reports:
+        if not self._reports or obj is not self._reports.socket:
             return super().handle(obj, event)
-        try:
-            while True:
-                report = self._reports.recv(_REPORT)
-                if report[6] == _HINT_MARK:
-                    hint = report[7] << 8 | report[8]
-                    # Before that the numbers are those of the process before.
-                    if not self._adopting and hint < base.MAX_HINTS:
-                        self.wanted[hint] = 1
-                        self.wanted_any = True
-                elif len(report) == _REPORT:
-                    block = report[14]
-                    if block not in self._blocks:
-                        self._before[block] = report if self.door.adopted else bytes(_REPORT)
-                    self._blocks[block] = report
-        except OSError:
-            pass
+        for hint in self._reports.receive():
+            # Before that the numbers are those of the process before.
+            if not self._adopting and hint < base.MAX_HINTS:
+                self.wanted[hint] = 1
+                self.wanted_any = True
         return True
 
-    def _in_use(self):
-        """Return the blocks of counters of the tunnels there are."""
-        first = _GLOBALS + 2 * self._slot(0)
-        blocks = set()
-        for tunnel in range(MAX_TUNNELS):
-            if self._keys[tunnel]:
-                blocks.add((first + 2 * tunnel) // _BLOCK)
-                blocks.add((first + 2 * tunnel + 1) // _BLOCK)
-        return blocks
+    def _last_tunnel(self):
+        """Return how many tunnels up to the last one there is."""
+        count = MAX_TUNNELS
+        while count and self._keys[count - 1] is None:
+            count -= 1
+        return count
 
-    def _ask(self, blocks):
-        """Send a request for each block of counters, and for the first one."""
-        request = bytearray(_REPORT)
-        request[12] = _ETHERTYPE >> 8
-        request[13] = _ETHERTYPE & 255
-        for block in {0}.union(blocks):
-            request[14] = block
-            try:
-                self._lan_write(request, 0, _REPORT)
-            except OSError:
-                self._send_errors += 1
+    def _ask(self, tunnels):
+        try:
+            self._reports.ask(self._lan_write, 0, GLOBALS)
+            if tunnels:
+                self._reports.ask(self._lan_write, GLOBALS + 2 * self._slot(0), 2 * tunnels)
+        except OSError:
+            self._send_errors += 1
 
     def _count(self, index):
-        """Return what the programs have counted since this process began, as last reported."""
-        block = self._blocks.get(index // _BLOCK)
-        if not block:
-            return 0
-        at = _REQUEST + index % _BLOCK * 8
-        before = self._before[index // _BLOCK]
-        return struct.unpack_from("@Q", block, at)[0] - struct.unpack_from("@Q", before, at)[0]
+        return self._reports.count(index) if self._reports else 0
 
     def user_rx(self, tunnel: int) -> int:
         """As UserspacePlane; the programs' share is up to 0.2 s old."""
-        return super().user_rx(tunnel) + self._count(_GLOBALS + 2 * self._slot(tunnel))
+        return super().user_rx(tunnel) + self._count(GLOBALS + 2 * self._slot(tunnel))
 
     def user_tx(self, tunnel: int) -> int:
         """As UserspacePlane; the programs' share is up to 0.2 s old."""
-        return super().user_tx(tunnel) + self._count(_GLOBALS + 2 * self._slot(tunnel) + 1)
+        return super().user_tx(tunnel) + self._count(GLOBALS + 2 * self._slot(tunnel) + 1)
 
     def counters(self) -> dict:
         """As UserspacePlane, with what the programs forwarded and refused."""
@@ -391,8 +377,8 @@ class KernelPlane(UserspacePlane):
         super().close()
         if self._reports:
             if self._poll:
-                self._poll.unregister(self._reports)
-            self._reports.close()
+                self._poll.unregister(self._reports.socket)
+            self._reports.socket.close()
             self._reports = None
         self.door.unload()
         self._paths.close()

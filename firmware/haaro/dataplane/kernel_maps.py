@@ -204,6 +204,13 @@ def tunnel(
     return ends + struct.pack(">H", port) + struct.pack("@HHBB", mtu, words, 1, direct)
 
 
+def ends(file, path: str, rows: bytes) -> None:
+    """Make the map of tunnel ends. rows: struct end and slot, 20 octets each."""
+    file.write("map create %s type hash key 16 value 4 entries 260 name ends\n" % path)
+    for at in range(0, len(rows), 20):
+        update(file, path, rows[at : at + 16], rows[at + 16 : at + 20])
+
+
 def settings(file, maps: str, pair: tuple, ethernet: bytes, lans: list) -> None:
     """Write struct settings. pair: index of the kernel's and of our end. lans: (index, mtu ...)."""
     value = struct.pack("@II", *pair) + bytes(ethernet) + bytes(2)
