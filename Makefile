@@ -20,7 +20,7 @@ export MICROPYTHON
 # The paths inside a virtual environment are absolute: one that was copied here with the tree is another tree's.
 $(shell [ ! -f $(STAMP) ] || [ "$$(cat $(STAMP))" = "$(CURDIR)" ] || rm -f $(STAMP))
 
-.PHONY: help setup system-packages test-packages lint format test demo soak soak-sim outages flood differential fuzz mutants conformance-mutants wire-bench size conformance advertise-bench bpf clean
+.PHONY: help setup system-packages test-packages lint format test demo soak soak-lab outages flood differential fuzz mutants conformance-mutants wire-bench size conformance advertise-bench bpf clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /#/' | \
@@ -63,16 +63,16 @@ test: setup test-packages bpf  ## pytest, then the suite inside MicroPython's un
 demo: setup bpf  ## three offices in network namespaces find the direct path; report in build/demo
 	$(BIN)/haaro lab demo --out $(BUILD)/demo
 
-soak: setup bpf  ## ten minutes of demo traffic: heap growth, token renewals; report in build/soak
+# SEED= and DAYS= choose another run.
+soak: $(STAMP)  ## 30 simulated days of faults in one process: nothing crashes, grows or sticks (20 minutes)
+	$(BIN)/haaro simulate --soak-days $(or $(DAYS),30) --seed $(or $(SEED),1)
+
+soak-lab: setup bpf  ## ten minutes of demo traffic: heap growth, token renewals; report in build/soak
 	$(BIN)/haaro lab soak --out $(BUILD)/soak
 
 # RUNS= and JOBS= choose how often and how many side by side; goes on where it was interrupted.
 outages: setup  ## every fault 20 times in namespaces and in simulation, write docs/outages.md (hours)
 	$(BIN)/haaro lab outages --runs $(or $(RUNS),20) --jobs $(or $(JOBS),4) --out $(BUILD)/outages
-
-# SEED= and DAYS= choose another run.
-soak-sim: $(STAMP)  ## 30 simulated days of faults in one process: nothing crashes, grows or sticks (20 minutes)
-	$(BIN)/haaro simulate --soak-days $(or $(DAYS),30) --seed $(or $(SEED),1)
 
 # MESSAGES= sends fewer.
 flood: setup  ## 10^6 HoTI and CoTI at one router: heap kept, traffic lost (25 minutes), write docs/flood.md
