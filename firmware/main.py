@@ -45,11 +45,11 @@ def run(path):
     try:
         loop.run()
     except Exception as error:
-        # Our bug or a machine that refuses: say what, leave nothing behind, be started again.
+        # Our bug or a machine that refuses: say what, let nothing out, be started again.
         sys.print_exception(error)
         status = 1
     finally:
-        loop.close()
+        loop.close(status != 0)
     return status
 
 

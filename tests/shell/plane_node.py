@@ -134,8 +134,8 @@ def main():
         for obj, event in poll.ipoll(1000):
             if obj is sys.stdin:
                 word = sys.stdin.readline().strip()
-                if word in ("", "stop"):
-                    machine.stop()
+                if word in ("", "stop", "fail"):
+                    machine.stop(word == "fail")
                     print(json.dumps({"stopped": True}))
                     return
                 if word == "echo":

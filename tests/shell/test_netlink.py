@@ -95,6 +95,23 @@ def test_start_builds_the_pair_and_stop_takes_everything_back(net):
     assert picture(net) == before
 
 
+def test_an_end_on_an_error_leaves_what_keeps_the_lan_off_the_uplink(net):
+    """It is started again; meanwhile its packets must not leave in the clear, as after a kill."""
+    before = picture(net)
+    with nodes(net, ("r1", config(1))) as (one,):
+        assert one.ask("fail") == {"stopped": True}
+        assert one.process.wait(10) == 0
+    left = picture(net)
+    guards = [rule for rule in RULES if "blackhole" in rule]
+    assert [rule for rule in left["rules"] if rule in guards] == guards
+    assert "4360:\tnot from all iif lo blackhole proto 43" in left["rules_6"]
+    assert "haaro0@haaro1" not in left["links"]
+    with nodes(net, ("r1", config(1))) as (one,):
+        assert picture(net)["rules"] == RULES
+        one.stop()
+    assert picture(net) == before
+
+
 def test_start_reconciles_what_a_kill_left(net):
     """MicroPython gets no signals: a killed router takes nothing back."""
     before = picture(net)

@@ -61,10 +61,10 @@ class Loop:
             if plane.attention or now >= self._deadline:
                 self._turn(now)
 
-    def close(self) -> None:
-        """Give back sockets, links, rules and routes."""
+    def close(self, failed: bool = False) -> None:
+        """Give back sockets, links, rules and routes; failed: but for what guards the LAN."""
         self.control.close()
-        self.machine.stop()
+        self.machine.stop(failed)
 
     def _control_event(self, obj) -> None:
         """A socket of the control plane is readable: its datagrams go to the core, all of them."""
