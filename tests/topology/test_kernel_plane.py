@@ -14,7 +14,7 @@ from tests.topology.conftest import ARTIFACTS, NAME, until
 pytestmark = pytest.mark.usefixtures("privileged")
 
 
-@pytest.fixture(scope="module", params=["kernel", "kernel-lan"])
+@pytest.fixture(scope="module", params=["kernel"])
 def lab(request, privileged):
     reason = why_no_kernel_plane()
     if reason:
