@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -238,6 +239,29 @@ def test_a_box_that_starts_with_the_new_keys_only_goes_direct(fleet: Fleet) -> N
         until(lambda n=node: fleet.lab.node_status(n), 5.0, f"{node} does not answer")
         status = fleet.lab.node_status(node) or {}
         assert status["counters"].get("peer_request_bad_authenticator", 0) == 0
+
+
+def test_a_bad_secrets_file_is_refused_and_the_old_keys_stay(fleet: Fleet) -> None:
+    """`haaro router reload` says what is wrong, shows no key, and changes nothing."""
+    secrets = fleet.lab.files.router_secrets("b")
+    good = secrets.read_text()
+    config = str(fleet.lab.files.router_config("b"))
+    for bad in (good[:-4], good.replace('"spi": 257', '"spi": 255'), good.replace('"key"', '"k"')):
+        secrets.write_text(bad)
+        said = fleet.haaro("router", "reload", "--config", config, status=1)
+        assert str(secrets) in said
+        assert not any(word in said for word in re.findall("[0-9a-f]{40,}", good))
+    secrets.write_text(good)
+    secrets.chmod(0o644)
+    assert "chmod 600" in fleet.haaro("router", "reload", "--config", config, status=1)
+    secrets.chmod(0o600)
+    began = time.monotonic()
+    until(
+        lambda: fleet.keys("b")[257]["last_used_s"] < time.monotonic() - began - 1,
+        _RENEWED_S,
+        "B did not renew with its old keys",
+    )
+    assert fleet.haaro("router", "reload", "--config", config) == "reloaded\n"
 
 
 def test_one_command_revokes_a_stolen_box_within_five_seconds(fleet: Fleet) -> None:
