@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from haaro_host.lab import system
-from haaro_host.lab.faults import cases, layouts
+from haaro_host.lab.faults import cases
 from haaro_host.lab.faults.cases import Result
-from haaro_host.lab.lab import RUN, Lab
+from haaro_host.lab.faults.outages import remove_leftovers
 
 ARTIFACTS = Path(__file__).resolve().parents[2] / "build" / "test-artifacts" / "faults"
 PREFIX = "haaro-f"
@@ -39,11 +39,7 @@ def privileged() -> None:
     if reason:
         pytest.skip(reason)
     system.prepare_run()
-    whole = layouts.layout(layouts.Wants(nat=True, relay=True, second_uplink=True))
-    for left in RUN.glob(f"{PREFIX}[0-9]*"):
-        owner = left.name.removeprefix(PREFIX).partition("-")[0]
-        if left.is_dir() and owner.isdecimal() and not Path(f"/proc/{owner}").exists():
-            Lab(left.name, layout=whole).down()
+    remove_leftovers(PREFIX)
 
 
 @pytest.fixture(scope="session")

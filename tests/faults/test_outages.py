@@ -1,5 +1,6 @@
 """`haaro lab outages`: goes on where it stopped, counts honestly, writes what it measured."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from haaro_host.lab.faults.outages import NAMESPACES, SIMULATION, Outages, Run, 
 from .test_faults import BOUNDS
 
 FACTS = {"processor": "p", "cores": "2", "kernel": "k", "python": "3", "namespaces_code": "n1",
-         "simulation_code": "s1", "runs": "20"}  # fmt: skip
+         "simulation_code": "s1", "runs": "20", "commit": "abc1234"}  # fmt: skip
 F2 = [case.key for case in cases.CASES if case.fault == "F2"]
 
 
@@ -62,7 +63,7 @@ def test_what_was_not_measured_is_said() -> None:
     assert (
         "3 runs of cases with 1 of 20 wanted seeds, measured 2001-09-09 01:46 UTC, code n1" in text
     )
-    assert "up to 4 runs side by side" in text
+    assert "up to 4 runs side by side" in text and "at commit abc1234" in text
     assert "| F5 | " in text and "| not run | | | not run | | |" in text
 
 
@@ -105,6 +106,7 @@ def test_a_later_start_does_what_is_missing_for_the_code_as_it_is(
     ran: list[tuple[str, str, int]] = []
     codes = {NAMESPACES: "n1", SIMULATION: "s1"}
     monkeypatch.setattr(outages, "code_hash", codes.__getitem__)
+    monkeypatch.setattr(outages, "RUN", tmp_path / "run")
 
     def go(self: Outages, where: str, key: str, seed: int, number: int) -> Run:
         ran.append((where, key, seed))
@@ -131,6 +133,7 @@ def test_a_change_of_code_during_a_run_is_not_measured(
 ) -> None:
     codes = {NAMESPACES: "n1", SIMULATION: "s1"}
     monkeypatch.setattr(outages, "code_hash", codes.__getitem__)
+    monkeypatch.setattr(outages, "RUN", tmp_path / "run")
 
     def go(self: Outages, where: str, key: str, seed: int, number: int) -> Run:
         codes[where] = "other"
@@ -141,6 +144,27 @@ def test_a_change_of_code_during_a_run_is_not_measured(
     with pytest.raises(outages.system.LabError, match="the code changed while"):
         made.measure()
     assert made._stores[NAMESPACES].runs() == []
+
+
+def test_labs_of_a_killed_run_are_taken_down_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone: list[str] = []
+
+    class Recorded:
+        def __init__(self, name: str, layout: object) -> None:
+            self.name = name
+
+        def down(self) -> None:
+            gone.append(self.name)
+
+    dead = 2**22 + 1  # beyond the largest process id there can be
+    for name in (f"haaro-o{dead}-3", f"haaro-o{os.getpid()}-1", "haaro-office", f"haaro-f{dead}"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(outages, "RUN", tmp_path)
+    monkeypatch.setattr(outages, "Lab", Recorded)
+    outages.remove_leftovers("haaro-o")
+    assert gone == [f"haaro-o{dead}-3"]
 
 
 def test_the_hash_covers_what_a_run_executes(tmp_path: Path) -> None:

@@ -178,6 +178,8 @@ def _how(real: list[Run], simulated: list[Run], facts: dict[str, str]) -> list[s
             f"- {name}: {len(runs)} runs of cases with {seeds} of {facts['runs']} wanted seeds,"
             f" measured {when}, code {code}."
         )
+    if facts["commit"]:
+        lines.append(f"- Written at commit {facts['commit']}; only runs of its code are counted.")
     jobs = max((run.jobs for run in (*real, *simulated)), default=1)
     lines.append(
         f"- On {facts['processor']}, {facts['cores']} cores, Linux {facts['kernel']}, Python"

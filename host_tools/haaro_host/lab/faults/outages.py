@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from haaro_host.lab import processes, system
-from haaro_host.lab.faults import cases, document
+from haaro_host.lab.faults import cases, document, layouts
 from haaro_host.lab.faults.bench import Row
+from haaro_host.lab.faults.layouts import Wants
+from haaro_host.lab.lab import RUN, Lab
 from haaro_host.simulate import fault_runs
 
 NAMESPACES, SIMULATION = "namespaces", "simulation"
@@ -38,6 +40,7 @@ _NOT_MEASURING = (
     "outages.py", "document.py", "demo.py", "report.py", "claims.py", "facts.py", "soak.py",
     "evidence.py", "plain.py", "transfer.py", "cli.py", "diagram.py", "scenario_file.py",
 )  # fmt: skip
+_PREFIX = "haaro-o"
 _DEADLINE_S = 1800
 _WRITE_EVERY = 20  # runs
 _SIMULATED = (
@@ -73,6 +76,15 @@ def code_hash(where: str, root: Path | None = None) -> str:
                 found.update(f"{each.relative_to(root)}\0".encode())
                 found.update(each.read_bytes())
     return found.hexdigest()[:12]
+
+
+def remove_leftovers(prefix: str) -> None:
+    """Take down the labs called PREFIX and the id of a process that is gone: it was killed."""
+    whole = layouts.layout(Wants(nat=True, nat_of_c=True, relay=True, second_uplink=True))
+    for left in RUN.glob(f"{prefix}[0-9]*"):
+        owner = left.name.removeprefix(prefix).partition("-")[0]
+        if left.is_dir() and owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            Lab(left.name, layout=whole).down()
 
 
 class Store:
@@ -124,6 +136,7 @@ class Outages:
 
         Returns whether every bound holds in every run there is.
         """
+        remove_leftovers(_PREFIX)
         missing = [
             (kind, key, seed)
             for seed in range(1, self._runs + 1)
@@ -171,7 +184,7 @@ class Outages:
         began = time.monotonic()
         if where == NAMESPACES:
             result = cases.run_apart(
-                key, seed, self._out / "kept", f"haaro-o{os.getpid()}-{number}"
+                key, seed, self._out / "kept", f"{_PREFIX}{os.getpid()}-{number}"
             )
             rows, error = [asdict(row) for row in result.rows], result.error
         else:
@@ -201,6 +214,7 @@ class Outages:
             "namespaces_code": self._codes[NAMESPACES],
             "simulation_code": self._codes[SIMULATION],
             "runs": str(self._runs),
+            "commit": _commit(),
         }
 
 
@@ -217,6 +231,18 @@ def _simulate(fault: str, seed: int) -> tuple[list[dict[str, Any]], str]:
         return json.loads(done.stdout), ""
     except ValueError:
         return [], f"ended with {done.returncode}: {done.stderr.strip()[-300:]}"
+
+
+def _commit() -> str:
+    """Return the commit that is checked out, "" where there is none to be found."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            cwd=system.repository(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    except OSError:
+        return ""
+    return done.stdout.strip()
 
 
 def _processor() -> str:
