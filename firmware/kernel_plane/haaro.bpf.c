@@ -250,13 +250,9 @@ static __always_inline __u16 folded(__u64 sum)
 /* True if the checksum of an IPv4 header without options is right. */
 static __always_inline bool whole(const struct iphdr *ip)
 {
-	const __u16 *word = (const __u16 *)ip;
-	__u32 sum = 0;
+	const __u32 *word = (const __u32 *)ip;
 
-#pragma unroll
-	for (int i = 0; i < 10; i++)
-		sum += word[i];
-	return folded(sum) == 0xffff;
+	return folded((__u64)word[0] + word[1] + word[2] + word[3] + word[4]) == 0xffff;
 }
 
 static __always_inline void lower_ttl(struct iphdr *ip)
