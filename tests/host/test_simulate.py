@@ -10,7 +10,9 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from haaro.core.correspondent import Correspondent
 from haaro_host.cli import _register_parts, app
+from haaro_host.home_agent.registrar import Registrar
 from haaro_host.simulate import soak
 from haaro_host.simulate.run import Run
 from haaro_host.simulate.scenario_file import EVENTS, ScenarioError, load
@@ -197,7 +199,24 @@ def test_an_hour_of_the_soak_leaves_nothing_broken():
     data = soak.run(3, 1 / 24)
     assert data["failures"] == []
     assert sum(data["faults"].values()) == 1
-    assert data["datagrams"] > 10_000
+    assert data["datagrams"] > 3000
+    assert data["replays"] > 50
+
+
+@pytest.mark.parametrize(
+    ("rule", "receiver"),
+    [((Registrar, "_is_fresh"), "HA"), ((Correspondent, "_not_replayed"), "A")],
+)
+def test_a_soak_sees_an_accepted_replay(monkeypatch, rule, receiver):
+    run = soak._Soak(1)
+    with run.world:
+        run.heal("the start")
+        run.replay()
+        assert (run.failures, run.replays > 5) == ([], True)
+        monkeypatch.setattr(*rule, lambda *_: True)
+        run.replay([receiver])
+    assert run.failures
+    assert set(run.failures) == {f"{run.world.now / 1000:.0f} s: {receiver} accepted a replay"}
 
 
 def test_a_soak_sees_a_growing_heap():

@@ -1,10 +1,11 @@
 """Days of traffic with a random fault each hour: nothing crashes, grows or gets stuck.
 
 Three routers and a home agent on 1 % loss, one of them behind a NAT; their sites talk about half of
-the time. After each fault all is
-mended; within a minute traffic must pass between all sites, within ten every pair must be direct
-again. No RRSTATE stays IN PROGRESS for 60 s. The blocks that Python's heap holds are counted once a
-day, after its collector ran, and must not grow over the last two thirds of the days.
+the time. After each fault all is mended; within a minute traffic must pass between all sites,
+within ten every pair must be direct again. No RRSTATE stays IN PROGRESS for 60 s. The Registration
+Requests that arrived last are replayed after each fault, and at once to a home agent that starts:
+none may be accepted. The blocks that Python's heap holds are counted once a day, after its
+collector ran, and must not grow over the last two thirds of the days.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from __future__ import annotations
 import gc
 import itertools
 import sys
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from haaro.wire import ipv4
+from haaro_host.simulate.datagram import Datagram
 from haaro_host.simulate.network import Link
 from haaro_host.simulate.router_node import RouterNode
 from haaro_host.simulate.traffic import Flow
@@ -26,6 +28,7 @@ SCHEMA = "haaro.simulate.soak/1"
 _HOUR_S = 3600
 _LOSS = 0.01
 _EVERY_MS = 30_000  # between user packets: enough that direct tunnels stay in use
+_REPLAYED = 100  # the last requests
 _THROUGH_S = 60  # packets between all sites arrive again
 _MINUTE_S = 60
 _DIRECT_S = 600  # a registration ends in 420 s; a path that is not direct by then is stuck
@@ -59,6 +62,9 @@ class _Soak:
         self.slow: list[str] = []
         self.slowest_s = 0.0
         self.accepted: Counter[str] = Counter()
+        self.requests: deque[Datagram] = deque(maxlen=_REPLAYED)
+        self.replays = 0
+        world.network.arrivals.append(self._arrived)
 
     def plug(self, node: RouterNode) -> None:
         """Plug a router in at one of its places."""
@@ -81,6 +87,36 @@ class _Soak:
         if self.world.rng.random() < 0.5:
             for flow in self.flows:
                 flow.stop()
+
+    # --- replays -------------------------------------------------------------------------------
+
+    def _arrived(self, datagram: Datagram) -> None:
+        if datagram.kind == "request":
+            caught = datagram.copy()
+            caught.receiver = datagram.receiver
+            self.requests.append(caught)
+
+    def replay(self, receivers: Iterable[str] = ("HA", "A", "B", "C")) -> None:
+        """Hand every request that arrived lately to its receiver once more, with no time between:
+        what changes its bindings then was accepted.
+        """
+        for caught in [caught for caught in self.requests if caught.receiver in receivers]:
+            agent = caught.receiver == "HA"
+            node = self.world.home_agent if agent else self.world.routers[caught.receiver]
+            before = self._taken(caught.receiver)
+            node.receive(caught.copy())
+            self.replays += 1
+            if self._taken(caught.receiver) != before:
+                self.failures.append(
+                    f"{self.world.now / 1000:.0f} s: {caught.receiver} accepted a replay"
+                )
+
+    def _taken(self, name: str) -> list[object]:
+        """Return what changes when a request is accepted."""
+        if name == "HA":
+            return [self.world.home_agent.home_agent.counters["registration_accepted"]]
+        node = self.world.routers[name]
+        return [record.binding for record in node.router.cache.all()] if node.running else []
 
     # --- faults --------------------------------------------------------------------------------
 
@@ -111,6 +147,7 @@ class _Soak:
             world.home_agent.crash()
             world.run(lasts)
             world.boot_home_agent(name == "disk lost")
+            self.replay(["HA"])
         elif name in ("reboot", "both reboot"):
             down = [one, other] if name == "both reboot" else [one]
             for node in down:
@@ -226,6 +263,7 @@ def run(seed: int, days: float, tell: Callable[[str], None] | None = None) -> di
             soak.watch(world.rng.uniform(0, max(0, (end - world.now) / 1000 - 1000)))
             soak.talk()
             soak.fault()
+            soak.replay()
             soak.fall_silent()
             soak.watch((end - world.now) / 1000)
             if tell is not None and len(soak.failures) > told:
@@ -248,6 +286,7 @@ def run(seed: int, days: float, tell: Callable[[str], None] | None = None) -> di
             "days": days,
             "datagrams": world.network.datagrams,
             "registrations": soak.accepted["registration_accepted"],
+            "replays": soak.replays,
             "faults": dict(sorted(soak.faults.items())),
             "slowest_recovery_s": soak.slowest_s,
             "slow": soak.slow,
@@ -273,7 +312,8 @@ def lines(data: dict[str, Any]) -> list[str]:
     slope = data["heap_slope_blocks_a_day"]
     return [
         f"seed {data['seed']}, {data['days']:g} days, {data['datagrams']} datagrams,"
-        f" {data['registrations']} registrations, trace {data['trace_sha256'][:16]}",
+        f" {data['registrations']} registrations, {data['replays']} replays,"
+        f" trace {data['trace_sha256'][:16]}",
         "faults: " + ", ".join(f"{name} {n}" for name, n in data["faults"].items()),
         f"slowest return to the direct path {data['slowest_recovery_s']:.1f} s,"
         f" {len(data['slow'])} over a minute",
