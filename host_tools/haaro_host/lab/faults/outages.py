@@ -153,6 +153,9 @@ class Outages:
                 self._keep(each.result())
                 if not count % _WRITE_EVERY:
                     self.write()
+        except BaseException:
+            self._say("ending; what runs now is let finish first (up to a quarter of an hour)")
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
         return self.write()
