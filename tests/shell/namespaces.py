@@ -72,9 +72,9 @@ class Net:
         for name in self.names.values():
             run("ip", "netns", "add", name)
             run("ip", "-n", name, "link", "set", "lo", "up")
-        self._wire("h1", "lan", "10.1.0.10", "r1", "lan", "10.1.0.1")
-        self._wire("r1", "wan", "10.99.0.1", "r2", "wan", "10.99.0.2")
-        self._wire("h2", "lan", "10.2.0.10", "r2", "lan", "10.2.0.1")
+        self.wire("h1", "lan", "10.1.0.10", "r1", "lan", "10.1.0.1")
+        self.wire("r1", "wan", "10.99.0.1", "r2", "wan", "10.99.0.2")
+        self.wire("h2", "lan", "10.2.0.10", "r2", "lan", "10.2.0.1")
         for name, gateway in (
             ("h1", "10.1.0.1"),
             ("h2", "10.2.0.1"),
@@ -83,7 +83,8 @@ class Net:
         ):
             self.ip(name, "route", "add", "default", "via", gateway)
 
-    def _wire(self, a, port_a, address_a, b, port_b, address_b):
+    def wire(self, a, port_a, address_a, b, port_b, address_b):
+        """Connect two namespaces: (name, interface, address) of both."""
         peer = ["peer", "name", port_b, "netns", self.names[b]]
         run("ip", "link", "add", port_a, "netns", self.names[a], "type", "veth", *peer)
         for name, port, address in ((a, port_a, address_a), (b, port_b, address_b)):

@@ -244,51 +244,6 @@ for _ in range(20):
         assert status["counters"]["out_too_big"] == 0
 
 
-def test_congestion_marks_pass_the_tunnel(kernel_net):
-    """RFC 6040 4.1 and 4.2: the whole table of outer and inner ECN fields, DSCP untouched."""
-    net = kernel_net
-    expected = {}  # (outer, inner): what the host gets
-    for outer in range(4):
-        for inside in range(4):
-            expected[outer, inside] = (
-                3 if outer == 3 else 1 if (outer, inside) == (1, 2) else inside
-            )
-    del expected[3, 0]  # marked on the way although it does not know of marks: dropped
-    raw = """
-import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-for line in sys.stdin:
-    s.sendto(bytes.fromhex(line), ("10.99.0.1", 0))
-"""
-    datagrams = []
-    for outer in range(4):
-        for inside in range(4):
-            packet = marked(udp(60 + outer * 4 + inside), 0xB8 | inside)
-            ends = address("10.99.0.2"), address("10.99.0.1")
-            datagram = ipv4.build_udp(*ends, 434, 434, HEADER + packet)
-            datagrams.append(marked(datagram, outer))
-    with nodes(net, ("r1", config(1))) as (one,), Sniffer(net, "h1", "lan") as sniffer:
-        net.feed("r2", raw, datagrams)
-        packets = sniffer.until(lambda all_: sum(p[9] == 17 for p in all_) >= 15)
-        got = {}
-        for packet in packets:
-            if packet[9] == 17:
-                case = len(packet) - 60
-                assert packet[1] & 0xFC == 0xB8 and ipv4.checksum(packet, 0, 20) == 0
-                got[case >> 2, case & 3] = packet[1] & 3
-        assert got == expected
-        status = one.until(lambda status: status["counters"]["in_congestion_unmarked"] == 1)
-        assert status["counters"]["in_forwarded"] == 15
-
-
-def marked(packet: bytes, tos: int) -> bytes:
-    changed = bytearray(packet)
-    changed[1] = tos
-    changed[10:12] = b"\0\0"
-    changed[10:12] = ipv4.checksum(changed, 0, 20).to_bytes(2, "big")
-    return bytes(changed)
-
-
 def test_what_the_box_routes_elsewhere_is_not_tunnelled(kernel_net):
     """Only the main table's default route gives way to the tunnels, also past the kernel."""
     net = kernel_net
@@ -315,6 +270,20 @@ def test_the_router_of_the_uplink_is_learned_anew(kernel_net):
             sniffer.until(lambda _: " 0% packet loss" in run(*net.inside("h1", *ping), check=False))
             known = net.ip("r1", "neigh", "show", "10.99.0.77", "dev", "wan")
             assert "lladdr" in known
+
+
+def test_a_lan_interface_that_is_made_anew_has_the_program_again(kernel_net):
+    net = kernel_net
+    if net.plane != "kernel-lan":
+        pytest.skip("nothing is on the LAN's interface")
+    with nodes(net, ("r1", config(1)), ("r2", config(2))) as (one, _):
+        net.ip("r1", "link", "del", "lan")
+        net.wire("h1", "lan", "10.1.0.10", "r1", "lan", "10.1.0.1")
+        net.ip("h1", "route", "add", "default", "via", "10.1.0.1")
+        show = ["tc", "-n", net.names["r1"], "filter", "show", "dev", "lan", "ingress"]
+        one.until(lambda _: "lan_to_tunnel" in run(*show))
+        ping = net.inside("h1", "ping", "-c", "2", "-i", "0.2", "-W", "2", "10.2.0.10")
+        one.until(lambda _: " 0% packet loss" in run(*ping, check=False))
 
 
 def test_traffic_on_a_hinted_route_is_told_of(plane_net):

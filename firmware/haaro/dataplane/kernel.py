@@ -64,6 +64,7 @@ class KernelPlane(UserspacePlane):
         self._bank = 1 - self._in_force[0] if self._in_force else 0
         self._held: tuple | None = None
         self._failed_at: int | None = None
+        self._omitted = 0
         now = time.ticks_ms()  # type: ignore[attr-defined]
         self._until = time.ticks_add(now, _ADOPT_MS)  # type: ignore[attr-defined]
         self._adopting = door.adopted and self._in_force is not None
@@ -90,7 +91,9 @@ class KernelPlane(UserspacePlane):
             (names[1], "ingress", "from_pair"),
             (names[0], "egress", "to_tunnel"),
         ]
-        programs += [(interface, "ingress", "lan_to_tunnel") for interface in self._lans]
+        for interface, link in zip(self._lans, self._lan_links):
+            if link[0]:
+                programs.append((interface, "ingress", "lan_to_tunnel"))
         for interface, direction, program in programs:
             if not door.attach(interface, direction, program):
                 refused = "tc on %s: %s" % (interface, door.last_error)
@@ -163,6 +166,11 @@ class KernelPlane(UserspacePlane):
         links = [self._paths.ethernet(interface) for interface in self._lans]
         connected = [self._paths.connected(link[0]) if link[0] else [] for link in links]
         local = self._paths.local_prefixes()
+        if self._pair[0]:
+            for i, interface in enumerate(self._lans):
+                if links[i][0] and links[i][0] != self._lan_links[i][0]:
+                    # Made anew, a bridge for instance: the program is gone with the old one.
+                    self.door.attach(interface, "ingress", "lan_to_tunnel")
         if (links, connected, local) != (self._lan_links, self._connected, self._local):
             self._lan_links, self._connected, self._local = links, connected, local
             self._changed = True
@@ -256,6 +264,7 @@ class KernelPlane(UserspacePlane):
         for i, addresses in enumerate(self._connected):
             for address, length in addresses:
                 rows.lan(self._networks, address, length, i + 1)
+        self._omitted = rows.omitted
         return rows
 
     def _release(self):
@@ -360,6 +369,7 @@ class KernelPlane(UserspacePlane):
         result = super().counters()
         for i, name in enumerate(kernel_maps.COUNTERS):
             result[name] = result.get(name, 0) + self._count(i)
+        result["table_omitted"] = max(result["table_omitted"], self._omitted)
         return result
 
     def own_loss(self) -> dict:
