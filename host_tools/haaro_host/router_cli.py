@@ -155,7 +155,9 @@ def show(answer: dict[str, Any], console: Console) -> None:
         for network in peer["networks"]:
             if network["obstacle"]:
                 console.print(f"{network['prefix']} of {peer['cr_hoa']}: {network['obstacle']}")
-    counters = {**answer["counters"], **answer["data_plane"]["counters"]}
+    data_plane = answer["data_plane"]
+    console.print(f"packets go by the {data_plane['plane']} plane: {data_plane['why']}")
+    counters = {**answer["counters"], **data_plane["counters"]}
     seen = ", ".join(f"{name} {count}" for name, count in counters.items() if count)
     console.print("counters:", seen or "all 0")
     for warning in answer["warnings"]:

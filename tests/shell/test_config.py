@@ -60,6 +60,7 @@ def test_a_complete_file_gives_settings_and_options(write):
     assert settings.static_krm == {bytes([192, 0, 2, 131]): [b"\xaa" * 20]}
     assert options["uplinks"][0]["interface"] == "wan"
     assert options["tunnel_interface"] == "haaro0"
+    assert (options["dataplane"], options["fast_lan"]) == ("auto", [])
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,9 @@ def test_a_complete_file_gives_settings_and_options(write):
         ({"lifetime": True}, "lifetime", "True", "whole number"),
         ({"explicit": 1}, "explicit", "1", "true, false"),
         ({"version": 2}, "version", "2", "one of: 1"),
+        ({"dataplane": "bpf"}, "dataplane", "bpf", '"auto", "kernel", "userspace"'),
+        ({"fast_lan": "lan"}, "fast_lan", "lan", "list"),
+        ({"fast_lan": ["wan"]}, "fast_lan", "wan", "uplink"),
         ({"uplinks": []}, "uplinks", "[]", "1 to 8"),
         ({"uplinks": ["wan"]}, "uplinks[0]", "wan", "object"),
         (
