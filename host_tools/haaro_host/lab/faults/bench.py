@@ -311,24 +311,28 @@ class Bench:
 
     def move_a(self, address: str, gateway: str, interface: str = "wan") -> None:
         """Give A's uplink another address and gateway from one moment to the next."""
-        lines = [
+        self._leave(A.care_of_address)
+        self.ip(
+            A.node,
             f"addr flush dev {interface}",
             f"addr add {address}/{layouts.A_PLEN} dev {interface}",
             f"route replace default via {gateway} dev {interface}",
-        ]
-        self.ip(A.node, *lines)
-        # A net elsewhere has never heard of the router: nothing goes on to its old address there.
-        self.ip("inet", f"neigh flush dev {plan.port_to(A.node)}")
+        )
 
     def move_c(self, address: str) -> None:
         """Give C's uplink another address of its net."""
+        self._leave(C.care_of_address)
         self.ip(
             C.node,
             "addr flush dev wan",
             f"addr add {address}/{C.uplink_plen} dev wan",
             f"route replace default via {C.gateway} dev wan",
         )
-        self.ip("inet", f"neigh flush dev {plan.port_to(C.node)}")
+
+    def _leave(self, address: str) -> None:
+        """Nobody is at `address` from now on. The link stays the same one here, so the internet
+        router would go on to send there, and the router, which forwards, send it back."""
+        self.ip("inet", f"route replace blackhole {address}/32")
 
     def carrier(self, node: str, on: bool, link: str | None = None) -> None:
         """Pull the cable of a router's uplink, or put it back: the router sees its carrier go."""
