@@ -1,6 +1,6 @@
 """Mobile router: configuration -> platform -> router -> loop.
 
-    micropython -X heapsize=384k firmware/main.py --config router.json [COMMAND]
+    micropython -X heapsize=384k firmware/main.py --config router.json [--console PORT] [COMMAND]
 
 `run` is the default. `status`, `reload` (take changed keys), `drain UPLINK` (leave it without
 loss), `undrain UPLINK` and `stop` ask the running router, `check` reads the files and says what is
@@ -14,11 +14,17 @@ import sys
 _COMMANDS = ("run", "status", "reload", "drain", "undrain", "stop", "check")
 # Collect often while importing, or the compiler's garbage leaves no hole of more than a few KB.
 _IMPORT_THRESHOLD = 8192
-_USAGE = "usage: main.py --config router.json [run|status|reload|drain X|undrain X|stop|check]"
+_USAGE = (
+    "usage: main.py --config router.json [--console PORT]"
+    " [run|status|reload|drain X|undrain X|stop|check]"
+)
 
 
-def run(path):
-    """Run the router described by the file at `path` until `stop`; return the exit status."""
+def run(path, port=""):
+    """Run the router described by the file at `path` until `stop`; return the exit status.
+
+    With a console, at `port` or where the file says, it may be restarted or not be provisioned yet.
+    """
     gc.collect()
     gc.threshold(_IMPORT_THRESHOLD)
     start = gc.mem_alloc()
@@ -33,7 +39,13 @@ def run(path):
     from haaro.platform.linux import LinuxMachine
     from haaro.shell.loop import Loop
 
-    settings, options = _load(path)
+    _recover(path)
+    settings, options = (None, None) if port else _load(path)
+    if port or options["console"]:
+        settings = options = None
+        from haaro.shell.supervisor import supervise
+
+        return supervise(path, port, pools, heap, _load)
     gc.collect()
     # From here the loop collects: each call of a larger function borrows heap for its frame, and a
     # threshold would count that as garbage at every hundred packets.
@@ -53,10 +65,23 @@ def run(path):
     return status
 
 
-def _load(path):
+def _recover(path):
+    """Finish a change of both files that a cut of power interrupted."""
+    import os
+
+    try:
+        os.stat(path + ".commit")
+    except OSError:
+        return
+    from haaro.shell.staging import recover
+
+    recover(path)
+
+
+def _load(path, staged=False):
     from haaro.shell import config, unload
 
-    loaded = config.load(path)
+    loaded = config.load(path, staged)
     # Its tables and checks need not live on the heap for ever.
     unload()
     return loaded
@@ -90,12 +115,15 @@ def _fatal(text):
 def main(arguments):
     """Carry out one command line; return the exit status."""
     path = None
+    port = ""
     command = "run"
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
         if word == "--config" and rest:
             path = rest.pop(0)
+        elif word == "--console" and rest:
+            port = rest.pop(0)
         elif word in _COMMANDS:
             command = word
             if word in ("drain", "undrain") and rest:
@@ -106,8 +134,9 @@ def main(arguments):
         return _fatal("no configuration given; " + _USAGE)
     try:
         if command == "run":
-            return run(path)
+            return run(path, port)
         if command == "check":
+            _recover(path)
             _load(path)
             print("%s: ok" % path)
             return 0

@@ -5,6 +5,8 @@ so that this module leaves the heap. Every error names the file, the key, the va
 allowed.
 """
 
+import os
+
 from haaro.core.settings import Settings
 from haaro.shell import secrets
 from haaro.shell.config_values import (
@@ -27,12 +29,16 @@ from haaro.shell.config_values import (
 from haaro.wire import ipv4
 
 
-def load(path: str) -> tuple:
-    """Return (Settings, config dict) from the router.json at `path` and the secrets file it names.
+def load(path: str, staged: bool = False) -> tuple:
+    """Return (Settings, config dict) from the router.json at `path` and the secrets file it names;
+    with `staged` from the ones that shell/staging.py holds beside them, where there are any.
 
     The dict holds what the shell needs beside the core's Settings: "uplinks", "tunnel_interface",
-    "socket", "log", "dataplane", "fast_lan", "internet", "lan_ipv6", "secrets". Raises ConfigError.
+    "socket", "log", "dataplane", "fast_lan", "internet", "lan_ipv6", "secrets", "console" (a
+    dict or None). Raises ConfigError.
     """
+    if staged:
+        path = _staged(path)
     top = take(path, "", read(path), _ROUTER)
     optimization = take(path, "route_optimization.", top["route_optimization"], _OPTIMIZATION)
     keepalive = take(path, "keepalive.", top["keepalive"], _KEEPALIVE)
@@ -44,6 +50,9 @@ def load(path: str) -> tuple:
         for value in seen:
             if seen.count(value) > 1:
                 raise ConfigError(path, "uplinks", value, "each uplink needs its own " + key)
+    for interface in top["fast_lan"]:
+        if interface in [uplink["interface"] for uplink in uplinks]:
+            raise ConfigError(path, "fast_lan", interface, "an uplink's interface cannot be a LAN")
     networks = top["networks"]
     for i, network in enumerate(networks):
         _disjoint(path, "networks[%d]" % i, network, networks[:i])
@@ -54,7 +63,10 @@ def load(path: str) -> tuple:
     policy = take(path, "policy.", top["policy"], _POLICY)
     peers = _static_peers(path, top["peers"], networks, optimization)
     secrets_path = beside(path, top["secrets"])
-    keys = secrets.load(secrets_path)
+    keys = secrets.load(_staged(secrets_path) if staged else secrets_path)
+    console = top["console"]
+    if console is not None:
+        console = take(path, "console.", console, _CONSOLE)
     settings = Settings()
     settings.name = top["name"]
     settings.home_address = top["home_address"]
@@ -86,7 +98,16 @@ def load(path: str) -> tuple:
         "internet": top["internet"],
         "lan_ipv6": top["lan_ipv6"],
         "secrets": secrets_path,
+        "console": console,
     }
+
+
+def _staged(path: str) -> str:
+    try:
+        os.stat(path + ".new")
+        return path + ".new"
+    except OSError:
+        return path
 
 
 def _peer_uplinks(path: str, table: object, uplinks: list) -> dict:
@@ -187,6 +208,14 @@ _ROUTER = {
     "internet": (choice("ha", "local", "block"), "ha"),
     "organisation": (list_of(a_network, 0, 32), []),
     "lan_ipv6": (choice("block", "local"), "block"),
+    # None: no console.
+    "console": (anything, None),
+}
+_CONSOLE = {
+    # A tty, or "stdin": the stream of the REPL.
+    "port": (text_of(100), "stdin"),
+    "speed": (choice(0, 9600, 57600, 115200, 230400, 460800, 921600), 0),
+    "profile": (choice("locked", "bench"), "locked"),
 }
 _UPLINK = {
     "name": (text_of(16), REQUIRED),

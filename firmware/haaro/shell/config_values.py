@@ -171,3 +171,14 @@ def key_octets(value: object) -> bytes:
 
 def krm_octets(value: object) -> bytes:
     return _hex(value, _KRM_OCTETS, _KRM_OCTETS, "krm")
+
+
+def console_hash(value: object) -> object:
+    """PBKDF2-HMAC-SHA256 of the console's password: {"salt": HEX, "rounds": N, "hash": HEX}."""
+    try:
+        _hex(value["salt"], 8, 64, "salt")  # type: ignore[index]
+        _hex(value["hash"], 32, 32, "hash")  # type: ignore[index]
+        number(1, 100000)(value["rounds"])  # type: ignore[index, operator]
+    except (KeyError, TypeError):
+        raise ValueError("must have salt, rounds and hash") from None
+    return value

@@ -15,6 +15,7 @@ from haaro.shell import unload
 from haaro.shell.clock import Clock, ntp_ms
 from haaro.shell.control import ControlSocket
 from haaro.shell.status import build_status
+from haaro.wire.ipv4 import text
 
 _MAX_WAIT_MS = const(1000)
 _SLOW_TURN_MS = const(1000)
@@ -27,26 +28,32 @@ _STOP_MS = const(1500)
 class Loop:
     """One running router. `machine` is the platform's attachment: links, sockets, plane."""
 
-    def __init__(self, settings, options: dict, machine, random, heap: dict) -> None:
+    def __init__(self, settings, options: dict, machine, random, heap: dict, console=None) -> None:
         self.options = options
         self.settings = settings
         self.machine = machine
         self.plane = machine.plane
         self.heap = heap
-        self.clock = Clock()
+        self.console = console
+        self.restarting = False
+        self.clock = console.clock if console else Clock()
         self.poll = select.poll()
         self.router = Router(settings, random, self.clock.now(), ntp_ms())
-        self.control = ControlSocket(options["socket"], self._answer, self.poll)
+        self.control = ControlSocket(options["socket"], self.answer, self.poll)
         self._log_info = options["log"] == "info"
         self._warned = 0
         self._stop_at: int | None = None
         self._deadline = 0
         self._slow_at = 0
 
-    def run(self) -> None:
-        """Serve until `stop` was asked for and deregistration is answered or given up."""
+    def run(self, profile: str = "") -> None:
+        """Serve until `stop` was asked for and deregistration is answered or given up. `profile`
+        is the console's.
+        """
         now = self.clock.now()
         self.machine.start(self.poll)
+        if self.console:
+            self.console.attach(self, self.poll, profile, now)
         self._uplinks(now)
         self._settle(now)
         gc.collect()
@@ -54,6 +61,9 @@ class Loop:
         plane = self.plane
         while self._stop_at is None or (now < self._stop_at and not self.router.stopped):
             wait = self._deadline - now
+            if self.console and self.console.busy:
+                wait = 0
+                self.console.tick(now)
             for obj, event in poll.ipoll(wait if wait > 0 else 0):
                 if not plane.handle(obj, event):
                     self._control_event(obj)
@@ -63,13 +73,25 @@ class Loop:
 
     def close(self, failed: bool = False) -> None:
         """Give back sockets, links, rules and routes; failed: but for what guards the LAN."""
+        if self.console:
+            self.console.detach()
         self.control.close()
         self.machine.stop(failed)
+
+    @property
+    def registered(self) -> bool:
+        """Whether the home agent has accepted us."""
+        return self.router.registration.registered
+
+    def restart(self) -> None:
+        """End `run` in order, to be made anew."""
+        self.restarting = True
+        self.answer("stop")
 
     def _control_event(self, obj) -> None:
         """A socket of the control plane is readable: its datagrams go to the core, all of them."""
         now = self.clock.now()
-        if self.control.handle(obj, now):
+        if self.control.handle(obj, now) or (self.console and self.console.handle(obj, now)):
             pass
         elif self.machine.uplink_event(obj):
             self._uplinks(now)
@@ -80,6 +102,8 @@ class Loop:
                 if datagram is None:
                     break
                 if datagram:
+                    if self.console and self.console.tracing:
+                        self.console.trace("from", text(datagram[1]), datagram[2], datagram[5])
                     self.router.receive_datagram(now, *datagram)
                 else:
                     self._set_aside(now)
@@ -91,7 +115,9 @@ class Loop:
         plane = self.plane
         item = plane.next_control()
         while item is not None:
-            self.router.receive_tunnelled(now, *item)
+            ping = self.console and self.console.ping
+            if not ping or not ping.take(now, item[1]):
+                self.router.receive_tunnelled(now, *item)
             item = plane.next_control()
         item = plane.next_stray()
         while item is not None:
@@ -115,6 +141,8 @@ class Loop:
                 router.tunnel_traffic(now, ident, plane.user_rx(ident), plane.user_tx(ident))
             router.handle_timer(now)
             self.control.expire(now)
+            if self.console:
+                self.console.tick(now)
         self._settle(now)
         if now >= self._slow_at:
             self._slow_at = now + _SLOW_TURN_MS
@@ -141,6 +169,8 @@ class Loop:
         self.plane.commit()
         transmit = router.poll_transmit()
         while transmit is not None:
+            if self.console and self.console.tracing:
+                self.console.trace_out(transmit)
             if transmit.tunnel >= 0:
                 self.plane.send(transmit.tunnel, transmit.payload)
             else:
@@ -178,15 +208,20 @@ class Loop:
             self._log(event[1], event[2])
 
     def _warn(self) -> None:
-        for text in self.machine.warnings[self._warned :]:
-            self._log("warning", text)
+        for line in self.machine.warnings[self._warned :]:
+            self._log("warning", line)
         self._warned = len(self.machine.warnings)
 
-    def _log(self, level: str, text: str) -> None:
+    def _log(self, level: str, line: str) -> None:
+        if self.console:
+            self.console.log(level, line)
+            if self.console.on_stream:
+                return  # stderr is the same line
         if self._log_info or level != "info":
-            print("%s: %s" % (level, text), file=sys.stderr)
+            print("%s: %s" % (level, line), file=sys.stderr)
 
-    def _answer(self, word: str) -> dict:
+    def answer(self, word: str) -> dict:
+        """Return the answer to one word of the local socket or the console."""
         now = self.clock.now()
         if word == "status":
             return build_status(self, now)

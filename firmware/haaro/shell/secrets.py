@@ -13,6 +13,7 @@ from haaro.shell.config_values import (
     anything,
     check,
     choice,
+    console_hash,
     hidden,
     key_octets,
     krm_octets,
@@ -60,6 +61,8 @@ _SECRETS = {
     # The one in use, then, while the key is rotated, the other one that is live.
     "mobile_home": (list_of(anything, 1, 2), REQUIRED),
     "peers": (list_of(anything, 0, 64), []),
+    # Of the console's password; read by shell/console_lock.py.
+    "console": (console_hash, None),
 }
 _MOBILE_HOME = {
     # RFC 5944 3.5.1: SPIs 0 to 255 are reserved.
