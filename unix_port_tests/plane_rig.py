@@ -94,6 +94,7 @@ class Rig:
 
     def __init__(self, ttl_step=0):
         self.sinks = {}
+        self.tos = self.marks = 0
         self.controls = []
         self.lan_inlet = Inlet(LAN_RECORD, 14)
         self.uplink_inlet = Inlet(UPLINK_RECORD, 32)
@@ -114,6 +115,10 @@ class Rig:
         writer, reader = datagram_pair()
         self.sinks[(remote, port)] = reader
         return writer
+
+    def mark(self, sender, tos):
+        self.tos = tos
+        self.marks += 1
 
     def control(self, uplink, remote, port, data):
         self.controls.append((uplink, remote, port, data))
@@ -149,9 +154,18 @@ class Rig:
         return {name: now[name] - before[name] for name in now if now[name] != before[name]}
 
 
-def outer(packet, src=AGENT, sport=434, header=b"\x04\x04\x00\x00"):
+def outer(packet, src=AGENT, sport=434, header=b"\x04\x04\x00\x00", tos=0):
     """Return the packet as it arrives from a tunnel."""
-    return ipv4.build_udp(src, LOCAL, sport, 434, header + packet)
+    datagram = ipv4.build_udp(src, LOCAL, sport, 434, header + packet)
+    return marked(datagram, tos) if tos else datagram
+
+
+def marked(packet, tos):
+    """Return the packet with this TOS."""
+    packet = bytearray(packet)
+    packet[1] = tos
+    reseal(packet)
+    return bytes(packet)
 
 
 def inner(src, dst, octets=64, protocol=17, ttl=64, df=False, payload=None, offset=0):

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from haaro.wire import ipv4
-from haaro.wire.ipv4 import address
 from tests.shell.namespaces import Net, Node, Sniffer, config, needs_namespaces, nodes, run
 from tests.shell.test_dataplane import HEADER, send, udp
 

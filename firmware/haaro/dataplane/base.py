@@ -91,6 +91,7 @@ REASONS = (
     "in_foreign_destination",
     "in_control_overflow",
     "in_stray_overflow",
+    "in_congestion_unmarked",
 )
 OUT_TTL_EXCEEDED = 9
 OUT_TOO_BIG = 10

@@ -57,9 +57,13 @@ def _no_lan(buffer, at, octets):
 
 
 class Forwarder:
-    """State and methods that a packet meets; batch and records are buffers of `POOL_SIZES`."""
+    """State and methods that a packet meets; batch and records are buffers of `POOL_SIZES`.
 
-    def __init__(self, batch: bytearray, records: bytearray, home_address: bytes) -> None:
+    sockets: the platform's factory (platform/linux_sockets.py).
+    """
+
+    def __init__(self, batch: bytearray, records: bytearray, sockets, home_address: bytes) -> None:
+        self._sockets = sockets
         self._batch = batch
         self._records = records
         self._home_address = home_address
@@ -72,6 +76,7 @@ class Forwarder:
         self._ports: list = []
         self._lan_write = _no_lan
         self._send: list = [None] * MAX_TUNNELS
+        self._tos = bytearray(MAX_TUNNELS)  # that each sends with
         self._rx = [0] * MAX_TUNNELS
         self._tx = [0] * MAX_TUNNELS
         self._refused = [0] * len(REASONS)
@@ -171,6 +176,7 @@ class Forwarder:
         state = self._state
         wanted = self.wanted
         send = self._send
+        toses = self._tos
         tx = self._tx
         while count:
             count -= 1
@@ -182,6 +188,8 @@ class Forwarder:
                 self.wanted_any = True
             tunnel = verdict & 0xFF
             length = verdict >> 8 & 0xFFFF
+            if batch[at + 15] != toses[tunnel]:
+                self._mark(tunnel, batch[at + 15])
             try:
                 sent = send[tunnel].write(batch, at + 10, length + 4)
             except OSError:
@@ -193,6 +201,17 @@ class Forwarder:
                 self._out_forwarded += 1
             at += _ETHERNET + length
         return at
+
+    def _mark(self, tunnel, tos):
+        """Send with the inner packet's DSCP and ECN from here on (RFC 6040 4.1, normal mode).
+
+        Called when a run of packets of another TOS begins: it is an option of the socket.
+        """
+        try:
+            self._sockets.mark(self._send[tunnel], tos)
+            self._tos[tunnel] = tos
+        except OSError:
+            self._port_errors += 1
 
     def _again(self, tunnel, at, octets):
         """Send once more after an error; return None if that fails too.
@@ -224,6 +243,8 @@ class Forwarder:
 
     def _fragments(self, tunnel, at, length):
         batch = self._batch
+        if batch[at + 1] != self._tos[tunnel]:
+            self._mark(tunnel, batch[at + 1])
         slot = tunnel * base.SLOT + base.SLOT_MTU
         chunk = plan(batch, at, self._state[slot] << 8 | self._state[slot + 1])
         state = length << 16 | batch[at + 6] << 8 | batch[at + 7]

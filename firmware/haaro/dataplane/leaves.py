@@ -222,6 +222,8 @@ def inbound(batch, at: int, table, entries: int, state, tunnel: int) -> int:
         return -20 if flags & 4 else -21
     if kind == 2:
         return verdict | 1 << 24
+    if batch[at - 31] & 1 and not congestion(batch, at):
+        return -24
     if step:
         lower_ttl(batch, at, step)
     i = 0
@@ -248,13 +250,35 @@ def control(batch, at: int, length: int) -> int:
     return 0
 
 
+def congestion(batch, at: int) -> int:
+    """Mark the inner packet at `at` by the outer one (RFC 6040 4.2); 0 if it must be dropped.
+
+    Called when the outer ECN field has its low bit, ECT(1) or CE: no other changes anything.
+    """
+    outside = batch[at - 31] & 3
+    inside = batch[at + 1] & 3
+    if not inside:
+        return 0 if outside == 3 else 1
+    # ECT(0) becomes what is outside, ECT(1) only CE, and CE stays.
+    if inside < 3 and outside != inside:
+        batch[at + 1] = batch[at + 1] + outside - inside
+        mend(batch, at + 10, outside - inside)
+    return 1
+
+
 def lower_ttl(batch, at: int, step: int) -> None:
-    """Lower the TTL of the packet at `at` and mend its checksum (RFC 1624)."""
+    """Lower the TTL of the packet at `at` and mend its checksum."""
     batch[at + 8] = batch[at + 8] - step
-    s = (batch[at + 10] << 8 | batch[at + 11]) + (step << 8)
+    mend(batch, at + 10, 0 - (step << 8))
+
+
+def mend(batch, at: int, change: int) -> None:
+    """Make the checksum at `at` right after a word under it grew by `change` (RFC 1624 3)."""
+    s = ((batch[at] << 8 | batch[at + 1]) ^ 0xFFFF) + 0xFFFF + change
     s = (s & 0xFFFF) + (s >> 16)
-    batch[at + 10] = s >> 8
-    batch[at + 11] = s & 255
+    s = ((s & 0xFFFF) + (s >> 16)) ^ 0xFFFF
+    batch[at] = s >> 8
+    batch[at + 1] = s & 255
 
 
 def checksum(batch, at: int, octets: int) -> int:

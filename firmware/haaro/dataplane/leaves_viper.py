@@ -221,6 +221,8 @@ def inbound(batch, at: int, table, entries: int, state, tunnel: int) -> int:
         return -20 if flags & 4 else -21
     if kind == 2:
         return verdict | 1 << 24
+    if batch_p[at - 31] & 1 and not int(congestion(batch, at)):
+        return -24
     if step:
         lower_ttl(batch, at, step)
     i = 0
@@ -249,13 +251,34 @@ def control(batch, at: int, length: int) -> int:
 
 
 @micropython.viper
+def congestion(batch, at: int) -> int:
+    batch_p = ptr8(batch)
+    outside = batch_p[at - 31] & 3
+    inside = batch_p[at + 1] & 3
+    if not inside:
+        return 0 if outside == 3 else 1
+    # ECT(0) becomes what is outside, ECT(1) only CE, and CE stays.
+    if inside < 3 and outside != inside:
+        batch_p[at + 1] = batch_p[at + 1] + outside - inside
+        mend(batch, at + 10, outside - inside)
+    return 1
+
+
+@micropython.viper
 def lower_ttl(batch, at: int, step: int):
     batch_p = ptr8(batch)
     batch_p[at + 8] = batch_p[at + 8] - step
-    s = (batch_p[at + 10] << 8 | batch_p[at + 11]) + (step << 8)
+    mend(batch, at + 10, 0 - (step << 8))
+
+
+@micropython.viper
+def mend(batch, at: int, change: int):
+    batch_p = ptr8(batch)
+    s = ((batch_p[at] << 8 | batch_p[at + 1]) ^ 0xFFFF) + 0xFFFF + change
     s = (s & 0xFFFF) + (s >> 16)
-    batch_p[at + 10] = s >> 8
-    batch_p[at + 11] = s & 255
+    s = ((s & 0xFFFF) + (s >> 16)) ^ 0xFFFF
+    batch_p[at] = s >> 8
+    batch_p[at + 1] = s & 255
 
 
 @micropython.viper

@@ -21,8 +21,7 @@ class UserspacePlane(Forwarder):
 
     def __init__(self, pools: tuple, sockets, home_address: bytes, networks: list) -> None:
         batch, records, built, aside = pools
-        super().__init__(batch, records, home_address)
-        self._sockets = sockets
+        super().__init__(batch, records, sockets, home_address)
         self._networks = networks
         self._uplinks: dict = {}  # index: (interface, address)
         self._keys: list = [None] * MAX_TUNNELS  # (uplink, local, remote, port)
@@ -113,6 +112,7 @@ class UserspacePlane(Forwarder):
             except OSError:
                 self._port_errors += 1
                 return False
+            self._tos[tunnel] = 0
             self._keys[tunnel] = key
             self._set_end(at, uplink, remote, remote_port)
             self._renew_ends()

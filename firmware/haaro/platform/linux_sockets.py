@@ -99,6 +99,13 @@ def datagram(interface: str, local: bytes):
     return sender
 
 
+def mark(sender, tos: int) -> None:
+    """Have what `sender` sends from now on carry this TOS, behind control packets all the same."""
+    sender.setsockopt(0, _IP_TOS, tos)
+    # The TOS sets it too: a host must not choose the band that keepalives leave by.
+    sender.setsockopt(_SOL_SOCKET, _SO_PRIORITY, 0)
+
+
 def control(interface: str, local: bytes):
     """Return a `datagram` socket for signalling and keepalives: marked, and ahead of all data."""
     sender = datagram(interface, local)
