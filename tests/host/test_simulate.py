@@ -200,7 +200,7 @@ def test_an_hour_of_the_soak_leaves_nothing_broken():
     assert data["failures"] == []
     assert sum(data["faults"].values()) == 1
     assert data["datagrams"] > 3000
-    assert data["replays"] > 50
+    assert data["replays"] > 20
 
 
 @pytest.mark.parametrize(
@@ -211,6 +211,7 @@ def test_a_soak_sees_an_accepted_replay(monkeypatch, rule, receiver):
     run = soak._Soak(1)
     with run.world:
         run.heal("the start")
+        run.watch(200)  # past renewals: those are accepted at once
         run.replay()
         assert (run.failures, run.replays > 5) == ([], True)
         monkeypatch.setattr(*rule, lambda *_: True)

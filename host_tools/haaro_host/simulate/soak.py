@@ -3,7 +3,7 @@
 Three routers and a home agent on 1 % loss, one of them behind a NAT; their sites talk about half of
 the time. After each fault all is mended; within a minute traffic must pass between all sites,
 within ten every pair must be direct again. No RRSTATE stays IN PROGRESS for 60 s. The Registration
-Requests that arrived last are replayed after each fault, and at once to a home agent that starts:
+Requests accepted last are replayed after each fault, and at once to a home agent that starts:
 none may be accepted. The blocks that Python's heap holds are counted once a day, after its
 collector ran, and must not grow over the last two thirds of the days.
 """
@@ -94,11 +94,18 @@ class _Soak:
         if datagram.kind == "request":
             caught = datagram.copy()
             caught.receiver = datagram.receiver
+            before = self._taken(caught.receiver)
+            self.world.network.at(self.world.now, self._answered, (caught, before))
+
+    def _answered(self, item: tuple[Datagram, list[object]]) -> None:
+        """Keep what was accepted. One that was refused for its time may become right later."""
+        caught, before = item
+        if self._taken(caught.receiver) != before:
             self.requests.append(caught)
 
     def replay(self, receivers: Iterable[str] = ("HA", "A", "B", "C")) -> None:
-        """Hand every request that arrived lately to its receiver once more, with no time between:
-        what changes its bindings then was accepted.
+        """Hand the requests that were accepted lately to their receivers once more, with no time
+        between: what changes bindings then was accepted again.
         """
         for caught in [caught for caught in self.requests if caught.receiver in receivers]:
             agent = caught.receiver == "HA"
@@ -114,7 +121,8 @@ class _Soak:
     def _taken(self, name: str) -> list[object]:
         """Return what changes when a request is accepted."""
         if name == "HA":
-            return [self.world.home_agent.home_agent.counters["registration_accepted"]]
+            counters = self.world.home_agent.home_agent.counters
+            return [counters["registration_accepted"] + counters["deregistration_accepted"]]
         node = self.world.routers[name]
         return [record.binding for record in node.router.cache.all()] if node.running else []
 
