@@ -12,7 +12,12 @@ def shown(lone):
     answer = lone.router.status(lone.now)
     for uplink in answer["uplinks"]:
         uplink.update(name="wan", interface="eth0")
-    answer.update(state="up", warnings=[], notice="n", data_plane={"counters": {}})
+    answer.update(
+        state="up",
+        warnings=[],
+        notice="n",
+        data_plane={"plane": "kernel", "why": "configured", "counters": {}},
+    )
     out = io.StringIO()
     router_cli.show(answer, Console(file=out, width=200))
     return out.getvalue()

@@ -326,5 +326,5 @@ def test_without_root_inside_a_user_namespace(net):
     status = json.loads(next(line for line in out.splitlines() if '"plane"' in line))
     assert status["plane"] == "userspace"
     assert re.match(
-        "the kernel plane is refused: .*(not permitted|make bpf|not inst)", status["why"]
+        "the kernel plane is refused: .*(denied|not permitted|make bpf|not inst)", status["why"]
     )

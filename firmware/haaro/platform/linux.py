@@ -32,7 +32,9 @@ class LinuxMachine:
         self._failed: list = []
         self.warnings: list = []
         home_address = settings.home_address
-        plane, self.plane_kind, self.plane_why = make_plane(settings, options, pools)
+        plane, self.plane_kind, self.plane_why, self.plane_octets = make_plane(
+            settings, options, pools
+        )
         self.plane = plane
         self.signalling = Signalling(linux_sockets, home_address, plane.take)
         plane.control = self.signalling.send

@@ -4,6 +4,7 @@ Owns the words for why. The kernel plane's modules are imported here and only wh
 they are heap. Called by platform/linux.py.
 """
 
+import gc
 import os
 
 from haaro.dataplane.userspace import UserspacePlane
@@ -11,9 +12,10 @@ from haaro.platform import linux_sockets
 
 
 def make_plane(settings, options: dict, pools: tuple) -> tuple:
-    """Return (plane, kind, why) by options["dataplane"]: "auto", "kernel" or "userspace".
+    """Return (plane, kind, why, octets) by options["dataplane"]: "auto", "kernel" or "userspace".
 
-    kind: "kernel" or "userspace". why: one line for the status.
+    kind: "kernel" or "userspace". why: one line for the status. octets: heap of modules that were
+    imported for it.
     """
     wanted = options.get("dataplane", "userspace")
     arguments = (pools, linux_sockets, settings.home_address, settings.networks)
@@ -22,18 +24,26 @@ def make_plane(settings, options: dict, pools: tuple) -> tuple:
             from haaro.platform.linux_bpf import KernelDoor
 
             KernelDoor(options["socket"]).unload()
-        return UserspacePlane(*arguments), "userspace", "configured"
+        return UserspacePlane(*arguments), "userspace", "configured", 0
+    began = _heap()
     from haaro.platform.linux_bpf import KernelDoor
 
     door = KernelDoor(options["socket"])
     refused = door.load(repr((settings.home_address, settings.networks, options)))
     if refused:
-        return UserspacePlane(*arguments), "userspace", "the kernel plane is refused: " + refused
+        refused = "the kernel plane is refused: " + refused
+        return UserspacePlane(*arguments), "userspace", refused, _heap() - began
     from haaro.dataplane.kernel import KernelPlane
     from haaro.platform.linux_paths import LinuxPaths
 
+    octets = _heap() - began
     plane = KernelPlane(*arguments, door, LinuxPaths(), options.get("fast_lan", []))
-    return plane, "kernel", "configured" if wanted == "kernel" else "the kernel takes it"
+    return plane, "kernel", "configured" if wanted == "kernel" else "the kernel takes it", octets
+
+
+def _heap():
+    gc.collect()
+    return gc.mem_alloc()  # type: ignore[attr-defined]
 
 
 def _left_behind(socket):

@@ -33,6 +33,8 @@ class Loop:
         self.settings = settings
         self.machine = machine
         self.plane = machine.plane
+        # The modules of the plane that the machine has chosen are no state.
+        heap["imports"] += machine.plane_octets
         self.heap = heap
         self.console = console
         self.restarting = False
