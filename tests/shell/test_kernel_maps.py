@@ -67,12 +67,7 @@ def test_every_address_is_treated_as_the_userspace_plane_does(routes, sources, n
     for source in sources:
         rows.source(*source)
     rows = kernel_maps.Rows(bytearray(1000 * kernel_maps.ROW), rows.copy())
-    rows.flag(bytes(4), 0, 0)
-    for network in networks:
-        rows.flag(*network, kernel_maps.OWN)
-    rows.flag(home, 32, kernel_maps.HOME)
-    for end in ends:
-        rows.flag(end, 32, kernel_maps.END)
+    rows.own(networks, home, ends)
     found = entries(rows)
     assert rows.omitted == 0
     probed = [bytes([10, p >> 8, p >> 3 & 0xE0, p & 7]) for p in probes]

@@ -252,18 +252,8 @@ class KernelPlane(UserspacePlane):
 
     def _all_rows(self):
         rows = kernel_maps.Rows(self._aside.data, self._rows)
-        # Everywhere else is in the table too: what is there is known not to be ours.
-        rows.flag(bytes(4), 0, 0)
-        for prefix, length in self._networks:
-            rows.flag(prefix, length, kernel_maps.OWN)
-        rows.flag(self._home_address, 32, kernel_maps.HOME)
-        for end in self._ends():
-            rows.flag(end, 32, kernel_maps.END)
-        for prefix, length in self._local:
-            rows.flag(prefix, length, kernel_maps.LOCAL)
-        for i, addresses in enumerate(self._connected):
-            for address, length in addresses:
-                rows.lan(self._networks, address, length, i + 1)
+        rows.own(self._networks, self._home_address, self._ends())
+        rows.kernels(self._networks, self._local, self._connected)
         self._omitted = rows.omitted
         return rows
 

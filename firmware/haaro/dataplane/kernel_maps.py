@@ -101,6 +101,24 @@ class Rows:
         if at >= 0:
             self._data[at + _BITS] |= flags
 
+    def own(self, networks: list, home_address: bytes, ends: list) -> None:
+        """Add the flags of own networks, home address and tunnel ends."""
+        # Everywhere else is in the table too: what is there is known not to be ours.
+        self.flag(bytes(4), 0, 0)
+        for prefix, length in networks:
+            self.flag(prefix, length, OWN)
+        self.flag(home_address, 32, HOME)
+        for end in ends:
+            self.flag(end, 32, END)
+
+    def kernels(self, networks: list, local: list, connected: list) -> None:
+        """Add what the kernel routes elsewhere, and each LAN interface's (address4, length)."""
+        for prefix, length in local:
+            self.flag(prefix, length, LOCAL)
+        for i, addresses in enumerate(connected):
+            for address, length in addresses:
+                self.lan(networks, address, length, i + 1)
+
     def lan(self, networks: list, address: bytes, length: int, lan: int) -> None:
         """Say that hosts of an own network beside LAN interface `lan`, at `address`, are reached by
         ARP; not so the router itself, and the two addresses that are everyone's.

@@ -45,14 +45,7 @@ def load(path: str, staged: bool = False) -> tuple:
     uplinks = [
         take(path, "uplinks[%d]." % i, uplink, _UPLINK) for i, uplink in enumerate(top["uplinks"])
     ]
-    for key in ("name", "interface"):
-        seen = [uplink[key] for uplink in uplinks]
-        for value in seen:
-            if seen.count(value) > 1:
-                raise ConfigError(path, "uplinks", value, "each uplink needs its own " + key)
-    for interface in top["fast_lan"]:
-        if interface in [uplink["interface"] for uplink in uplinks]:
-            raise ConfigError(path, "fast_lan", interface, "an uplink's interface cannot be a LAN")
+    _check_interfaces(path, uplinks, top["fast_lan"])
     networks = top["networks"]
     for i, network in enumerate(networks):
         _disjoint(path, "networks[%d]" % i, network, networks[:i])
@@ -175,6 +168,17 @@ def _inside(internet: str, organisation: list) -> list:
         return [(b"\x00\x00\x00\x00", 0)]
     private = [a_network(text) for text in _PRIVATE]
     return private + [network for network in organisation if network not in private]
+
+
+def _check_interfaces(path, uplinks, lans):
+    for key in ("name", "interface"):
+        seen = [uplink[key] for uplink in uplinks]
+        for value in seen:
+            if seen.count(value) > 1:
+                raise ConfigError(path, "uplinks", value, "each uplink needs its own " + key)
+    for interface in lans:
+        if interface in seen:
+            raise ConfigError(path, "fast_lan", interface, "an uplink's interface cannot be a LAN")
 
 
 def socket_path(path: str) -> str:
