@@ -20,7 +20,7 @@ export MICROPYTHON
 # The paths inside a virtual environment are absolute: one that was copied here with the tree is another tree's.
 $(shell [ ! -f $(STAMP) ] || [ "$$(cat $(STAMP))" = "$(CURDIR)" ] || rm -f $(STAMP))
 
-.PHONY: help setup system-packages test-packages lint format test demo soak soak-lab outages flood differential fuzz mutants conformance-mutants wire-bench size conformance advertise-bench bpf clean
+.PHONY: help setup system-packages test-packages lint format test demo soak soak-lab outages flood differential fuzz mutants conformance-mutants wire-bench size conformance advertise-bench bench bpf firmware image clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /#/' | \
@@ -106,6 +106,23 @@ conformance: $(STAMP)  ## write docs/conformance.md from the requirement ids in 
 
 advertise-bench: $(STAMP)  ## write docs/advertisement.md: how short advertisements get
 	@$(BIN)/python -m tests.bench.advertisement
+
+# QUICK=1 is one short round, under five minutes, and writes build/bench.json only. ROUNDS= and MINUTES= bound a full run.
+bench: setup bpf  ## the data planes beside plain forwarding and other daemons (root, 20 minutes): docs/performance.md
+	@./host_tools/system_packages.sh --bench
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@mkdir -p $(BUILD)/bench
+	@for each in tun_forwarder packets; do \
+		gcc -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -o $(BUILD)/bench/$$each bench/$$each.c || exit 1; done
+	$(BIN)/python -m bench.run --out $(BUILD) $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MINUTES),--minutes $(MINUTES))
+
+# BOARD= is a folder of boards/ with a board.json.
+firmware: $(STAMP)  ## build/firmware/BOARD: .mpy files, littlefs image, partition table, manifest
+	@$(BIN)/python -m haaro_host.flash.build "$(BOARD)"
+
+image: firmware  ## build/firmware/BOARD/BOARD.bin: the same with your MicroPython (MICROPYTHON_BIN=firmware.bin)
+	@$(BIN)/python -m haaro_host.flash.merge "$(BOARD)" "$(MICROPYTHON_BIN)"
 
 BPF := firmware/kernel_plane
 BPF_FLAGS := -O2 -g -Wall -Wextra -Werror -mcpu=v3 -I/usr/include/$(shell uname -m)-linux-gnu

@@ -2,7 +2,8 @@
 
 try:
     from haaro.dataplane import leaves_viper as leaves
-except (ImportError, SyntaxError, AttributeError):  # no emitter here, or CPython
+# No emitter here, CPython, or a .mpy for another processor.
+except (ImportError, SyntaxError, AttributeError, ValueError):
     from haaro.dataplane import leaves  # type: ignore[no-redef]
 
 __all__ = ["leaves"]

@@ -1,0 +1,295 @@
+"""`haaro flash`: a blank board becomes the box of a site.
+
+Exit status: 0 the site is up (or flashed, with --no-wait), 1 it is not, 2 bad usage or a bad file.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from haaro_host.flash import boards, build, burn, first_boot, micropython
+from haaro_host.flash import site as contents
+from haaro_host.flash.burn import Cable, Part
+from haaro_host.flash.errors import BadInputError, FlashError
+from haaro_host.fleet import inventory, store
+from haaro_host.fleet.files import PRIVATE, FleetError
+from haaro_host.fleet.inventory import Fleet, Site
+from haaro_host.fleet.output import FLEET, JSON, PASSPHRASE_FILE, document, errors, site_names
+
+SCHEMA = "haaro.flash/1"
+AUDIT = "provision.log"  # the one that `haaro provision` writes too
+_TENTHS = 10
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is written to one box, judged before a port is touched."""
+
+    site: Site
+    board: boards.Board
+    write: list[Part]
+    verify: list[Part]
+
+
+@dataclass
+class Outcome:
+    """What became of one box. `parts`: offset, size and name, without content."""
+
+    site: str
+    port: str
+    board: str
+    result: str = "planned"
+    unique_id: str = ""
+    care_of_address: str = ""
+    seconds: float = 0.0
+    error: str = ""
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How it is done, the same for every box."""
+
+    firmware: Path | None
+    micropython: tuple[str, bytes]
+    dry_run: bool
+    wait_s: float
+
+
+def flash(
+    name: str = typer.Argument("", help="the site", metavar="SITE", autocompletion=site_names),
+    port: list[str] = typer.Option(
+        [], "--port", "-p", help="the box's serial port, such as /dev/ttyUSB0; several with --all"
+    ),
+    every: bool = typer.Option(
+        False, "--all", help="each port's box by its unique_id, side by side"
+    ),
+    binary: Path | None = typer.Option(
+        None, "--micropython", help="MicroPython's .bin for the chip"
+    ),
+    url: str = typer.Option("", "--micropython-url", help="where to fetch it"),
+    sha256: str = typer.Option("", "--micropython-sha256", help="its SHA-256, 64 digits"),
+    firmware: Path | None = typer.Option(
+        None, help="a folder made by `make firmware`; build/firmware/BOARD if not given"
+    ),
+    baud: int = typer.Option(460800, min=9600, help="speed of the port while it writes"),
+    before: str = typer.Option(
+        "default-reset", help="esptool's: default-reset, usb-reset, no-reset"
+    ),
+    after: str = typer.Option("hard-reset", help="esptool's: hard-reset, watchdog-reset, no-reset"),
+    dry_run: bool = typer.Option(False, "--dry-run", help="check everything, touch no port"),
+    wait: float = typer.Option(90.0, min=0, help="seconds for the registration; 0 does not wait"),
+    path: Path = FLEET,
+    passphrase_file: Path | None = PASSPHRASE_FILE,
+    as_json: bool = JSON,
+) -> None:
+    """Make a blank board the box of a site: MicroPython, partition table, program, files and keys.
+
+    Everything on the board is erased. Exit status: 0 the site is up (flashed, with --wait 0), 1 it
+    is not, 2 bad usage or a bad file.
+    """
+    with errors():
+        _check_usage(name, port, every, dry_run)
+        fleet = inventory.load(path)
+        options = Options(firmware, micropython.obtain(binary, url, sha256), dry_run, wait)
+        cables = [Cable(each, baud, before, after) for each in port] or [Cable("")]
+        keys = store.open_store(fleet, passphrase_file).keys
+
+        def prepare(site: Site) -> Prepared:
+            return _prepared(fleet, keys, site, options)
+
+        shown = _Shown(as_json)
+        if every:
+            outcomes = _flash_all(fleet, prepare, cables, options, shown)
+        else:
+            work = _Box(fleet, prepare(fleet.site(name)), cables[0], options, shown)
+            outcomes = [work.run()]
+        _report(outcomes, as_json)
+
+
+def _check_usage(name: str, ports: list[str], every: bool, dry_run: bool) -> None:
+    if bool(name) == every:
+        raise BadInputError("name a site, or give --all for the boxes at all --port")
+    if not ports and not (name and dry_run):
+        raise BadInputError("name the port: --port /dev/ttyUSB0; `haaro doctor flash` helps")
+    if len(ports) > 1 and not every:
+        raise BadInputError("one site is one box: give one --port, or --all")
+    if every and dry_run:
+        raise BadInputError(
+            "--all finds out by the ports which sites are meant; --dry-run needs SITE"
+        )
+    if len(set(ports)) != len(ports):
+        raise BadInputError("a port is named twice; each box has its own")
+
+
+def _prepared(fleet: Fleet, keys: Any, site: Site, options: Options) -> Prepared:
+    board = boards.load(site.board)
+    folder = options.firmware or build.default_folder(board.name)
+    _, tree = build.load(board, folder)
+    name, data = options.micropython
+    parts = micropython.split(board, data, name)
+    write, verify = contents.parts(board, tree, parts, contents.site_files(fleet, keys, site))
+    return Prepared(site, board, write, verify)
+
+
+def _flash_all(
+    fleet: Fleet, prepare: Callable[[Site], Prepared], cables: list[Cable], options: Options,
+    shown: "_Shown",
+) -> list[Outcome]:  # fmt: skip
+    """Flash the box at each cable as the site that has its unique id; side by side."""
+    by_id = {site.table.unique_id: site for site in fleet.in_service if site.table.unique_id}
+    if not by_id:
+        raise BadInputError(
+            f"{fleet.path}: no site has a unique_id, so no box can be told; flash them one by one"
+        )
+
+    def one(cable: Cable) -> Outcome:
+        try:
+            # Sites of one fleet may have different boards; whose box it is, its chip says.
+            found = burn.identify(boards.load(next(iter(by_id.values())).board), cable)
+            if found.mac not in by_id:
+                raise FlashError(f"{cable.port}: no site has unique_id {found.mac}")
+            return _Box(fleet, prepare(by_id[found.mac]), cable, options, shown).run()
+        except FleetError as error:
+            return Outcome("", cable.port, "", "failed", error=str(error))
+
+    with ThreadPoolExecutor(len(cables)) as pool:
+        return list(pool.map(one, cables))
+
+
+class _Box:
+    """One box on its way."""
+
+    def __init__(
+        self, fleet: Fleet, prepared: Prepared, cable: Cable, options: Options, shown: "_Shown"
+    ) -> None:
+        self._fleet = fleet
+        self._prepared = prepared
+        self._cable = cable
+        self._options = options
+        self._shown = shown
+        self._outcome = Outcome(prepared.site.name, cable.port, prepared.board.name)
+        self._outcome.parts = [
+            {"offset": part.offset, "size": len(part.data), "name": part.name}
+            for part in prepared.write
+        ]
+
+    def run(self) -> Outcome:
+        """Do it; what went wrong is in the outcome, and the audit line is written."""
+        if self._options.dry_run:
+            return self._outcome
+        began = time.monotonic()
+        try:
+            self._burn()
+            self._outcome.result = "flashed"
+            if self._options.wait_s:
+                since = time.monotonic()
+                self._shown(self._outcome.site, "waiting for its registration", 0, 1)
+                self._outcome.care_of_address = first_boot.wait(
+                    self._fleet, self._prepared.site, since, self._options.wait_s
+                )
+                self._outcome.result = "up"
+        except FleetError as error:
+            self._outcome.error = str(error)
+            if self._outcome.result != "flashed":
+                self._outcome.result = "failed"
+        self._outcome.seconds = round(time.monotonic() - began, 1)
+        _audit(self._fleet, self._outcome)
+        return self._outcome
+
+    def _burn(self) -> None:
+        prepared = self._prepared
+        unique_id = prepared.site.table.unique_id
+        others = {site.table.unique_id: site.name for site in self._fleet.sites.values()}
+        others = {mac: name for mac, name in others.items() if mac and mac != unique_id}
+
+        def progress(what: str, done: int, total: int) -> None:
+            self._shown(prepared.site.name, what, done, total)
+
+        found = burn.burn(
+            prepared.board, self._cable, prepared.write, prepared.verify,
+            burn.Owner(unique_id, others), progress,
+        )  # fmt: skip
+        self._outcome.unique_id = found.mac
+        self._outcome.notes = found.notes
+
+
+def _audit(fleet: Fleet, outcome: Outcome) -> None:
+    """Append who got what, when; never what is in it."""
+    now = datetime.now(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
+    line = {"time": now, "way": "flash"}
+    line |= {key: value for key, value in asdict(outcome).items() if key not in ("parts", "notes")}
+    try:
+        handle = os.open(fleet.directory / AUDIT, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE)
+        with os.fdopen(handle, "w") as sink:
+            sink.write(json.dumps(line) + "\n")
+    except OSError as error:
+        outcome.notes.append(f"{fleet.directory / AUDIT}: {error.strerror}; no audit line")
+
+
+class _Shown:
+    """Progress on standard error: a bar on a terminal, tenths in a log; one box or several."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._last: dict[str, tuple[int, str]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, site: str, what: str, done: int, total: int) -> None:
+        """Take how far the box of `site` is."""
+        tenth = _TENTHS * done // max(1, total)
+        with self._lock:
+            if self._quiet or self._last.get(site) == (tenth, what.partition(" ")[0]):
+                return
+            self._last[site] = (tenth, what.partition(" ")[0])
+            if self._terminal:
+                bars = "  ".join(
+                    f"{name} [{'#' * step + '.' * (_TENTHS - step)}]"
+                    for name, (step, _) in self._last.items()
+                )
+                sys.stderr.write(f"\r{bars} {what[:40]:<40}")
+            else:
+                sys.stderr.write(f"{site}: {10 * tenth:3d} % {what}\n")
+            sys.stderr.flush()
+
+
+def _report(outcomes: list[Outcome], as_json: bool) -> None:
+    if as_json:
+        document(SCHEMA, boxes=[asdict(outcome) for outcome in outcomes])
+    else:
+        if sys.stderr.isatty():
+            typer.echo("", err=True)
+        for outcome in outcomes:
+            for note in outcome.notes:
+                typer.echo(f"NOTE: {outcome.site}: {note}", err=True)
+            typer.echo(_line(outcome))
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if len(failed) == 1:
+        raise FlashError(failed[0].error)
+    if failed:
+        for outcome in failed:
+            typer.echo(f"{outcome.site or outcome.port}: {outcome.error}", err=True)
+        raise FlashError(f"{len(failed)} of {len(outcomes)} boxes are not up")
+
+
+def _line(outcome: Outcome) -> str:
+    if outcome.result == "planned":
+        rows = [f"  {row['offset']:#010x} {row['size']:>9} {row['name']}" for row in outcome.parts]
+        return "\n".join([f"{outcome.site}: fits board {outcome.board}; would be written:", *rows])
+    if outcome.result == "up":
+        return f"{outcome.site} is up, at {outcome.care_of_address} ({outcome.seconds} s)"
+    if outcome.result == "flashed":
+        return f"{outcome.site} is flashed ({outcome.seconds} s)"
+    return f"{outcome.site or outcome.port} is not flashed"

@@ -1,0 +1,86 @@
+"""Run by MicroPython's unix port: mounts a filesystem that lies in a file, and starts what is on it.
+
+    micropython mount.py FILE OFFSET OCTETS WORD
+
+WORD: `list` prints every file with its size; `import` imports haaro from it, by the names in
+LIST; `boot` does what a board does, main.py with the filesystem as current directory; `write`
+leaves a file there. The block device has the interface of esp32.Partition.
+"""
+
+import os
+import sys
+
+import vfs
+
+_BLOCK = 4096
+
+
+class Partition:
+    """A stretch of a file as a block device of 4096 octets a block."""
+
+    def __init__(self, path, offset, octets):
+        self._file = open(path, "r+b")
+        self._offset = offset
+        self._blocks = octets // _BLOCK
+
+    def _seek(self, block, offset):
+        self._file.seek(self._offset + block * _BLOCK + offset)
+
+    def readblocks(self, block, buffer, offset=0):
+        self._seek(block, offset)
+        self._file.readinto(buffer)
+
+    def writeblocks(self, block, buffer, offset=None):
+        if offset is None:
+            self.ioctl(6, block)
+            offset = 0
+        self._seek(block, offset)
+        self._file.write(buffer)
+
+    def ioctl(self, operation, argument):
+        if operation == 3:
+            self._file.flush()
+        if operation == 4:
+            return self._blocks
+        if operation == 5:
+            return _BLOCK
+        if operation == 6:
+            self._seek(argument, 0)
+            self._file.write(b"\xff" * _BLOCK)
+        return 0
+
+
+def walk(folder):
+    """Print each file below `folder` with its size."""
+    for name, kind, _, size in os.ilistdir(folder):
+        path = folder + "/" + name
+        if kind == 0x4000:
+            walk(path)
+        else:
+            print(path.partition("/flash/")[2], size)
+
+
+def main(path, offset, octets, word):
+    # As esp32's _boot.py: the kind of filesystem is found out, readsize and so on are the defaults.
+    vfs.mount(Partition(path, int(offset), int(octets)), "/flash")
+    os.chdir("/flash")
+    sys.path[:] = ["", ".frozen", "/flash/lib"]
+    if word == "list":
+        walk("/flash")
+    elif word == "import":
+        for name, kind, _, _ in os.ilistdir("/flash/lib/haaro/core"):
+            if name != "__init__.mpy":
+                __import__("haaro.core." + name[:-4])
+        from haaro.dataplane.chosen import leaves
+        from haaro.platform import linux
+
+        print(leaves.__name__, linux.__file__)
+    elif word == "write":
+        with open("written.txt", "w") as sink:
+            sink.write("by MicroPython")
+    else:
+        with open("main.py") as source:
+            exec(source.read(), {"__name__": "__main__"})
+
+
+main(*sys.argv[1:])
