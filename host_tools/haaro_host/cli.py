@@ -25,8 +25,13 @@ _PARTS = (
     ("simulate", "simulate.cli", "simulate"),
     ("fleet", "fleet.cli", "app"),
     ("keys", "fleet.keys_cli", "app"),
+    ("flash", "flash.cli", "flash"),
     ("doctor", "doctor", "doctor"),
     ("completion", "completion", "completion"),
+    ("provision", "provision.cli", "provision"),
+    ("console", "provision.console_cli", "console"),
+    ("logs", "provision.console_cli", "logs"),
+    ("bugreport", "provision.bugreport", "bugreport"),
 )
 
 

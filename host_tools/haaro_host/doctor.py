@@ -77,6 +77,11 @@ def _micropython() -> bool:
     return True
 
 
+def _serial_allowed() -> bool:
+    ports = [*Path("/dev").glob("ttyUSB*"), *Path("/dev").glob("ttyACM*")]
+    return all(os.access(port, os.R_OK | os.W_OK) for port in ports)
+
+
 _AGAIN = "run: make setup (or: pip install haaro)"
 _CAPABLE = Need(
     "the rights NET_ADMIN, NET_RAW and NET_BIND_SERVICE",
@@ -134,6 +139,16 @@ TASKS: dict[str, tuple[Need, ...]] = {
             lambda: system.has_privileges() or system.user_namespaces_allowed(),
             "use sudo; or see sysctl user.max_user_namespaces and"
             " kernel.apparmor_restrict_unprivileged_userns",
+        ),
+    ),
+    "provision": (
+        _module("mpremote", _AGAIN),
+        _module("serial", _AGAIN),
+        Need(
+            "the right to open serial ports",
+            _serial_allowed,
+            "sudo usermod -a -G dialout $USER, then log in anew",
+            optional=True,
         ),
     ),
     "decode": (_tool("tshark", "tshark", optional=True),),

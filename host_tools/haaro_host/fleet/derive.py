@@ -15,11 +15,18 @@ follows from it:
   box shares no key with the old one within the same epoch.
 """
 
+import base64
+import hashlib
+from typing import Any
+
 from haaro.wire import ipv4
 
+CONSOLE_ROUNDS = 4096
 KRM_OCTETS = 20
 SECRET_OCTETS = 32
 _LABEL = b"haaro KRm 1"
+_CONSOLE_LABEL = b"haaro console 1"
+_PASSWORD_OCTETS, _SALT_OCTETS = 10, 16
 
 
 def krm(secret: bytes, epoch: int, one: tuple[str, int], other: tuple[str, int]) -> bytes:
@@ -34,3 +41,22 @@ def krm(secret: bytes, epoch: int, one: tuple[str, int], other: tuple[str, int])
     for address, generation in ends:
         info += address + generation.to_bytes(4, "big")
     return HKDF(algorithm=SHA256(), length=KRM_OCTETS, salt=None, info=info).derive(secret)
+
+
+def console(secret: bytes, site: str, generation: int) -> tuple[str, dict[str, Any]]:
+    """Return (password of the console of `site`, what its secrets file has to check it by).
+
+    80 bits, as four groups of four letters and digits that are not taken for each other.
+    """
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    info = _CONSOLE_LABEL + generation.to_bytes(4, "big") + site.encode()
+    made = HKDF(
+        algorithm=SHA256(), length=_PASSWORD_OCTETS + _SALT_OCTETS, salt=None, info=info
+    ).derive(secret)
+    text = base64.b32encode(made[:_PASSWORD_OCTETS]).decode().lower()
+    password = "-".join(text[at : at + 4] for at in range(0, len(text), 4))
+    salt = made[_PASSWORD_OCTETS:]
+    digest = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, CONSOLE_ROUNDS)
+    return password, {"salt": salt.hex(), "rounds": CONSOLE_ROUNDS, "hash": digest.hex()}

@@ -71,6 +71,9 @@ def router_files(fleet: Fleet, keys: Keys, site: Site) -> list[File]:
             for address, krms in keys.rows(fleet, site)
         ],
     }
+    console = keys.console(site)
+    if console is not None:
+        secrets["console"] = console[1]
     return [
         (ROUTER, _json(router_document(fleet, site)), PUBLIC),
         (ROUTER_SECRETS, _json(secrets), PRIVATE),

@@ -76,6 +76,14 @@ class Keys:
             if epochs
         ]
 
+    def console(self, site: Site) -> tuple[str, dict[str, Any]] | None:
+        """Return (password of the site's console, what its secrets file checks it by), if any."""
+        if "console" not in self.body:
+            return None
+        return derive.console(
+            bytes.fromhex(self.body["console"]["secret"]), site.name, self._end(site)[1]
+        )
+
     def _end(self, site: Site) -> tuple[str, int]:
         return site.home_address, self.body["generations"].get(site.home_address, 1)
 
@@ -105,6 +113,10 @@ class Keys:
         if not self.body["epochs"]:
             record = self._add_epoch(ACTIVE)
             done.append(f"{PEERS}: epoch {record['number']} made, {record['fingerprint']}")
+        if "console" not in self.body:
+            # Of which the passwords of all sites' serial consoles are made.
+            self.body["console"] = {"secret": os.urandom(derive.SECRET_OCTETS).hex()}
+            done.append("console: the passwords of the serial consoles made")
         return done
 
     def stage(self, fleet: Fleet, name: str) -> str:

@@ -13,7 +13,7 @@ import typer
 
 from haaro_host.fleet import ask, inventory, passphrase, store
 from haaro_host.fleet.cli import chosen_sites
-from haaro_host.fleet.files import FleetError, locked
+from haaro_host.fleet.files import PRIVATE, FleetError, locked, write_whole
 from haaro_host.fleet.inventory import Fleet
 from haaro_host.fleet.keys import ACTIVE, PEERS, PREVIOUS, STAGED, Keys
 from haaro_host.fleet.output import (
@@ -387,6 +387,23 @@ def _span(seconds: int) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
+
+
+@app.command("console")
+def console_password(
+    name: str = typer.Argument(help="the site", metavar="SITE", autocompletion=site_names),
+    out: Path = typer.Option(..., help="the file to write, mode 0600"),
+    path: Path = FLEET,
+    passphrase_file: Path | None = PASSPHRASE_FILE,
+) -> None:
+    """Write the password of a site's serial console into a file, for who has no haaro at hand."""
+    with errors():
+        fleet = inventory.load(path)
+        found = store.open_store(fleet, passphrase_file).keys.console(fleet.site(name))
+        if found is None:
+            raise FleetError("this key store has no console passwords yet; first: haaro keys new")
+        write_whole(out, found[0].encode() + b"\n", PRIVATE)
+        typer.echo(f"{out}: the password of {name}'s console")
 
 
 @app.command("passphrase")

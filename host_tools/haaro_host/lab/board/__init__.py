@@ -1,1 +1,1 @@
-"""A board without hardware: a pty behind which real MicroPython runs from a directory, its flash."""
+"""A board without hardware: a pty, and behind it real MicroPython, its flash a directory."""

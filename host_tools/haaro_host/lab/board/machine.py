@@ -5,9 +5,9 @@ Runs inside MicroPython, before the port's module of this name.
 
 import os
 
-from umachine import *  # noqa: F403
+from umachine import *  # type: ignore[import-not-found]  # noqa: F403
 
 
-def unique_id():
+def unique_id() -> bytes:
     """Return the id that the board was given."""
-    return bytes.fromhex(os.getenv("HAARO_BOARD_ID"))
+    return bytes.fromhex(os.getenv("HAARO_BOARD_ID") or "")

@@ -10,8 +10,10 @@ program only while its line lets it (ISIG), and code under the raw REPL always. 
 program starts, octets from outside wait: a microcontroller's UART holds them too.
 """
 
+import ctypes
 import os
 import pty
+import re
 import select
 import signal
 import termios
@@ -26,6 +28,9 @@ _HERE = Path(__file__).parent
 _RAW = b"raw REPL; CTRL-B to exit\r\n"
 _PROMPT = b">>> "
 _REBOOT = b"\r\nMPY: soft reboot\r\n"
+_SPECIAL = re.compile(rb"[\x02-\x04]|[^\x02-\x04]+")  # Ctrl-B, C, D by themselves
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _TAIL = 256
 _PIECE = 4096
 _ISIG_FLAGS = 3
@@ -222,34 +227,42 @@ class Board:
             self._pull()
 
     def _in(self, data: bytes) -> None:
-        for at in range(len(data)):
+        for piece in _SPECIAL.findall(data):
             if self._settling:
-                self._waiting += data[at:]
-                return
-            octet = data[at : at + 1]
-            if self._program:
-                self._to_program(octet)
+                self._waiting += piece
+            elif self._program:
+                self._to_program(piece)
             else:
-                self._to_repl(octet)
+                self._to_repl(piece)
 
-    def _to_program(self, octet: bytes) -> None:
+    def _to_program(self, octets: bytes) -> None:
         interruptible = termios.tcgetattr(self._child)[_ISIG_FLAGS] & termios.ISIG
-        os.write(self._child, octet)
-        if octet == b"\x03" and interruptible:
+        os.write(self._child, octets)
+        if octets == b"\x03" and interruptible:
             # What follows is for the REPL, which starts when the program has ended.
             self._settling = True
             self._raw = False
 
-    def _to_repl(self, octet: bytes) -> None:
-        if octet == b"\x03" and self._executing:
+    def _to_repl(self, octets: bytes) -> None:
+        if octets == b"\x03" and self._executing:
             os.kill(self._pid, signal.SIGINT)
             return
-        if octet == b"\x02" and not self._executing:
+        if octets == b"\x02" and not self._executing:
             self._raw = False
-        if octet == b"\x04" and self._raw:
+        if octets == b"\x04" and self._raw:
             self._executing = True
             self._tail = b""
-        os.write(self._child, octet)
+        os.write(self._child, octets)
+
+
+def leave_the_network() -> None:
+    """Give this process a network of its own: a board that runs as root must not route for its
+    host. Raises OSError.
+    """
+    for flags in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET):
+        if _LIBC.unshare(flags) == 0:
+            return
+    raise OSError(ctypes.get_errno(), "no network namespace can be made here")
 
 
 @dataclass
