@@ -95,6 +95,7 @@ class Rig:
     def __init__(self, ttl_step=0):
         self.sinks = {}
         self.tos = self.marks = 0
+        self.errors_in, self._errors = datagram_pair()
         self.controls = []
         self.lan_inlet = Inlet(LAN_RECORD, 14)
         self.uplink_inlet = Inlet(UPLINK_RECORD, 32)
@@ -116,6 +117,9 @@ class Rig:
         self.sinks[(remote, port)] = reader
         return writer
 
+    def icmp_errors(self):
+        return self._errors
+
     def mark(self, sender, tos):
         self.tos = tos
         self.marks += 1
@@ -130,6 +134,13 @@ class Rig:
         """Handle one batch of each port."""
         self.plane.handle(self.lan_inlet.pair[0], 1)
         self.plane.handle(self.uplink_inlet.pair[0], 1)
+
+    def path_says(self, mtu, remote=AGENT, port=434, local=LOCAL, length=1500):
+        """A router of the path sends "fragmentation needed" about a packet of ours."""
+        quoted = ipv4.build_udp(local, remote, 434, port, bytes(length - 28))[:28]
+        error = b"\x03\x04" + bytes(4) + bytes((mtu >> 8, mtu & 255)) + quoted
+        self.errors_in.send(bytes(20) + error)
+        self.plane.handle(self._errors, 1)
 
     def from_lan(self, packet):
         self.lan_inlet.feed(ETHERNET + packet)

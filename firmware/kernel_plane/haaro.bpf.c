@@ -100,7 +100,7 @@ struct tunnel {
 	__be16 port;
 	__u16 mtu; /* of the inner packet */
 	__u16 sum; /* of the outer header's words that are always the same, folded, as they lie there */
-	__u8 up;
+	__u8 up; /* 2: and TCP is told of the MTU */
 	__u8 direct;
 };
 
@@ -287,6 +287,35 @@ static __always_inline void tell(struct __sk_buff *skb, __u16 hint)
 	bpf_skb_store_bytes(skb, 0, &kept, sizeof(kept), 0);
 }
 
+/* The beginning of a TCP connection asks for segments that fit into the tunnel (RFC 6691 2): where
+ * its first option is the MSS, as all stacks send it. 0: the other plane must look. Pointers into
+ * the packet are void afterwards. at: of the IPv4 header in skb. */
+static __always_inline bool clamp(struct __sk_buff *skb, struct tunnel *tunnel, __u32 at)
+{
+	struct {
+		struct tcphdr tcp;
+		__u8 kind, octets;
+		__be16 mss;
+	} head;
+	__be16 mss = bpf_htons(tunnel->mtu - 40);
+	struct iphdr ip;
+
+	if (tunnel->up < 2 || bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) ||
+	    ip.protocol != IPPROTO_TCP || ip.frag_off & bpf_htons(0x1fff))
+		return true;
+	at += sizeof(ip);
+	if (bpf_skb_load_bytes(skb, at, &head.tcp, sizeof(head.tcp)) || !head.tcp.syn || head.tcp.doff <= 5)
+		return true;
+	if (bpf_skb_load_bytes(skb, at, &head, sizeof(head)) || head.kind != 2 || head.octets != 4)
+		return false;
+	if (bpf_ntohs(head.mss) <= bpf_ntohs(mss))
+		return true;
+	at += sizeof(head.tcp);
+	bpf_l4_csum_replace(skb, at - 4, head.mss, mss, sizeof(mss));
+	bpf_skb_store_bytes(skb, at + 2, &mss, sizeof(mss), 0);
+	return true;
+}
+
 /* Octets of the longest packet that is to leave, or 0: the userspace plane must decide. A packet
  * of the stack may still be many of gso_size octets of data each; *fixed says that gso_size stays. */
 static __always_inline __u32 longest(struct __sk_buff *skb, struct iphdr *ip, void *end, bool *fixed,
@@ -404,7 +433,7 @@ static __always_inline int outbound(struct __sk_buff *skb, bool lan)
 	if (!tunnel->interface)
 		return NOT_OURS;
 	size = longest(skb, ip, end, &fixed, tunnel->mtu);
-	if (!size || size > tunnel->mtu)
+	if (!size || size > tunnel->mtu || !clamp(skb, tunnel, ETH_HLEN))
 		return NOT_OURS;
 	headers = ETH_HLEN + OVERHEAD + size - skb->gso_size + (fixed ? 0 : OVERHEAD);
 	if (destination->hint < HINTS)
@@ -536,8 +565,8 @@ static __always_inline int inbound(struct __sk_buff *skb, __u32 interface)
 	struct lane *lane;
 	__u32 zero = 0, slot, length, number, size;
 	void *table;
-	__u8 where;
-	bool held;
+	__u8 where, ttl;
+	bool held, mark;
 	int ecn;
 
 	if (skb->protocol != bpf_htons(ETH_P_IP))
@@ -600,6 +629,8 @@ static __always_inline int inbound(struct __sk_buff *skb, __u32 interface)
 	ecn = congestion(outer->ip.tos, ip->tos);
 	if (ecn < 0)
 		return drop(lane, IN_CONGESTION_UNMARKED, false);
+	mark = ecn != (ip->tos & 3);
+	ttl = ip->ttl;
 	if (skb->gso_size && ip->protocol == IPPROTO_UDP) {
 		/* Many datagrams that no link has cut yet. Out of the tunnel the kernel would still take
 		 * them for tunnelled ones, so they are cut before: the pair does, its offloads are off. */
@@ -618,12 +649,14 @@ static __always_inline int inbound(struct __sk_buff *skb, __u32 interface)
 		size = skb->gso_size + sizeof(*ip) + tcp->doff * 4;
 		number = packets(skb, ETH_HLEN + OVERHEAD + size - skb->gso_size);
 	}
+	if (!skb->gso_size && !clamp(skb, tunnel, ETH_HLEN + sizeof(struct outer)))
+		return NOT_OURS;
 	where = destination->lan;
-	if (where && (where > LANS || ip->ttl <= 1 || size > set->lan[where - 1].mtu))
+	if (where && (where > LANS || ttl <= 1 || size > set->lan[where - 1].mtu))
 		where = 0;
 	lane->value[IN_FORWARDED] += number;
 	count(lane, GLOBALS + 2 * slot, number);
-	return deliver(skb, set, where, ecn, ecn != (ip->tos & 3));
+	return deliver(skb, set, where, ecn, mark);
 }
 
 SEC("tc/from_tunnel")

@@ -73,6 +73,7 @@ def status(machine, control, stray, signalling):
     return {
         "counters": plane.counters(),
         "own_loss": plane.own_loss(),
+        "lowered": [[tunnel, mtu] for tunnel, mtu in plane.lowered().items()],
         "rx": [plane.user_rx(i) for i in range(4)],
         "tx": [plane.user_tx(i) for i in range(4)],
         "control": control,
@@ -103,6 +104,7 @@ def main():
         "uplinks": [{"interface": name} for name in config["uplinks"]],
         "dataplane": config.get("dataplane", "userspace"),
         "fast_lan": config.get("fast_lan", []),
+        "mss_clamp": config.get("mss_clamp", True),
         "socket": config.get("socket"),
     }
     if config.get("cpus"):
@@ -154,6 +156,7 @@ def main():
                         row = [got[0], text(got[1]), got[2], text(got[3]), got[5].hex()]
                         signalling.append(row)
                     got = machine.signalling.receive(obj)
+        machine.check()
         plane = machine.plane
         plane.commit()
         item = plane.next_control()

@@ -61,6 +61,7 @@ def test_a_complete_file_gives_settings_and_options(write):
     assert options["uplinks"][0]["interface"] == "wan"
     assert options["tunnel_interface"] == "haaro0"
     assert (options["dataplane"], options["fast_lan"]) == ("auto", [])
+    assert options["mss_clamp"] is True
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,7 @@ def test_a_complete_file_gives_settings_and_options(write):
         ({"dataplane": "bpf"}, "dataplane", "bpf", '"auto", "kernel", "userspace"'),
         ({"fast_lan": "lan"}, "fast_lan", "lan", "list"),
         ({"fast_lan": ["wan"]}, "fast_lan", "wan", "uplink"),
+        ({"mss_clamp": "yes"}, "mss_clamp", "yes", "true"),
         ({"uplinks": []}, "uplinks", "[]", "1 to 8"),
         ({"uplinks": ["wan"]}, "uplinks[0]", "wan", "object"),
         (

@@ -128,20 +128,20 @@ def test_slots_are_of_the_bank():
 
 def test_the_outer_header_of_a_tunnel_sums_to_its_checksum():
     local, remote = address("203.0.113.9"), address("198.51.100.255")
-    value = kernel_maps.tunnel(local, remote, 4340, 7, address("203.0.113.1"), 1400, True)
+    value = kernel_maps.tunnel(local, remote, 4340, 7, address("203.0.113.1"), 1400, 2, True)
     assert len(value) == kernel_maps.TUNNEL
     assert value[:12] == local + remote + address("203.0.113.1")
     assert value[16:18] == (4340).to_bytes(2, "big")
     link, mtu, words, up, direct = struct.unpack("@I", value[12:16]) + struct.unpack(
         "@HHBB", value[18:]
     )
-    assert (link, mtu, up, direct) == (7, 1400, 1, 1)
+    assert (link, mtu, up, direct) == (7, 1400, 2, 1)
     header = bytearray(b"\x45\xb8\x05\xdc\0\0\x40\0\x40\x11\0\0" + local + remote)
     total = words + struct.unpack("@H", b"\0\xb8")[0] + struct.unpack("@H", b"\x05\xdc")[0]
     total = (total & 0xFFFF) + (total >> 16)
     header[10:12] = struct.pack("@H", ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF)
     assert ipv4.checksum(header, 0, 20) == 0
-    unreachable = kernel_maps.tunnel(local, remote, 434, 7, b"", 1400, False)
+    unreachable = kernel_maps.tunnel(local, remote, 434, 7, b"", 1400, 1, False)
     assert unreachable[12:16] == bytes(4)
 
 

@@ -12,6 +12,7 @@ A plane has:
   swap(routes, sources)       tables of forwarding, replaced as a whole
   commit()                    what was set, deleted and swapped is in force; at the latest then
   look_around()               the box's links or routes may have changed
+  check()                     about once a second: what is only believed for a while ends
   send(id, packet) -> bool    one inner packet of the control plane into a tunnel, by `control`
   take(uplink, packet)        one tunnel packet that came by the signalling socket
   register(poll), handle(obj, event) -> bool   one bounded batch; False: obj is not ours
@@ -20,7 +21,8 @@ A plane has:
   wanted, wanted_any          route hints seen since the shell last cleared them
   user_rx(id), user_tx(id)    user packets taken from and sent into a tunnel: what the core sends
                               or is given is none
-  counters() -> dict, own_loss() -> dict, close()
+  counters() -> dict, own_loss() -> dict, lowered() -> dict, close()
+  clamp_mss(on)               whether TCP SYNs are made to fit the tunnel's MTU; at first not
 """
 
 MAX_TUNNELS = 65
@@ -63,7 +65,8 @@ SLOT_OTHER = 16  # 8, another end that is received from, laid out as the first 8
 STATE_ETHERNET = SLOT * MAX_TUNNELS  # 14 octets, header toward the LAN
 STATE_TTL_STEP = STATE_ETHERNET + 14
 STATE_OTHERS = STATE_TTL_STEP + 1  # 1 if any tunnel has another end
-STATE_SIZE = STATE_OTHERS + 1
+STATE_CLAMP = STATE_OTHERS + 1  # 1 if TCP is told of the tunnel's MTU
+STATE_SIZE = STATE_CLAMP + 1
 
 # Drop reasons; a leaf returns the negative index.
 REASONS = (

@@ -1,24 +1,18 @@
 """The hot path of the userspace data plane: batches in, whole packets out, nothing lost by us.
 
-Owns the receive sockets, the queues to the control plane and the counters. Never opens a socket
-and never parses signalling: `userspace.UserspacePlane` puts it together. Per packet it allocates
-nothing, raises nothing and logs nothing.
-
-`readinto` on a datagram socket reads on until the buffer is full and cuts the last datagram, so
-the octets of whole packets must be known before. Each receiving port is therefore two sockets
-with one filter: `lengths` gets the first octets of every packet, a record of one size, and
-`packets` the packets. The kernel serves `packets` first, so what has a record is there to be
-read, or was dropped because the queue was full: then records and packets differ, which is
-counted, and the records are walked until they agree again.
+Owns the queues to the control plane and the counters of packets; receiving.py owns the receive
+sockets. Never opens a socket and never parses signalling: `userspace.UserspacePlane` puts it
+together. Per packet it allocates nothing, raises nothing and logs nothing.
 """
 
 import time
 
 from haaro.compat import const
 from haaro.dataplane import base, table
-from haaro.dataplane.base import BATCH, LAN_RECORD, MAX_TUNNELS, REASONS, UPLINK_RECORD
+from haaro.dataplane.base import MAX_TUNNELS, REASONS
 from haaro.dataplane.chosen import leaves
 from haaro.dataplane.oversize import fragment, icmp_error, plan
+from haaro.dataplane.receiving import Receiver
 
 _HINTED = const(1 << 24)
 _CONTROL = const(1 << 24)
@@ -33,8 +27,6 @@ _STRAY_OCTETS = const(128)
 # ICMP errors toward the LAN: at most one in this time.
 _ICMP_INTERVAL_MS = const(20)
 
-_total = leaves.total
-_aligned = leaves.aligned
 _outbound = leaves.outbound
 _tunnel_of = leaves.tunnel_of
 _inbound = leaves.inbound
@@ -42,21 +34,11 @@ _control = leaves.control
 _find = leaves.find
 
 
-class Port:
-    """Two receive sockets of the LAN (uplink -1) or of an uplink, and their framing."""
-
-    def __init__(self, pair: tuple, uplink: int) -> None:
-        self.lengths, self.packets = pair
-        self.uplink = uplink
-        self.stride = LAN_RECORD if uplink < 0 else UPLINK_RECORD
-        self.base = _ETHERNET if uplink < 0 else _OVERHEAD
-
-
 def _no_lan(buffer, at, octets):
     return None
 
 
-class Forwarder:
+class Forwarder(Receiver):
     """State and methods that a packet meets; batch and records are buffers of `POOL_SIZES`.
 
     sockets: the platform's factory (platform/linux_sockets.py).
@@ -64,8 +46,7 @@ class Forwarder:
 
     def __init__(self, batch: bytearray, records: bytearray, sockets, home_address: bytes) -> None:
         self._sockets = sockets
-        self._batch = batch
-        self._records = records
+        super().__init__(batch, records)
         self._home_address = home_address
         self._table = b""
         self._entries = 0
@@ -73,7 +54,6 @@ class Forwarder:
         self._scratch = bytearray(_ETHERNET + 28 + 68)
         self.wanted = bytearray(base.MAX_HINTS)
         self.wanted_any = False
-        self._ports: list = []
         self._lan_write = _no_lan
         self._send: list = [None] * MAX_TUNNELS
         self._tos = bytearray(MAX_TUNNELS)  # that each sends with
@@ -88,85 +68,6 @@ class Forwarder:
         self._in_forwarded = 0
         self._in_control = 0
         self._in_stray = 0
-        self._received = 0
-        self._handled = 0
-        self._cut = 0
-        self._skipped = 0
-        self._unrecorded = 0
-        self._send_errors = 0
-        self._port_errors = 0
-
-    def handle(self, obj, event: int) -> bool:
-        """Forward one batch of the port `obj` belongs to; False if it is none of ours."""
-        for port in self._ports:
-            if port.lengths is obj:
-                try:
-                    self._read(port)
-                except OSError:
-                    self._port_errors += 1
-                return True
-        return False
-
-    def _read(self, port):
-        records = self._records
-        batch = self._batch
-        uplink = port.uplink
-        got = port.lengths.readinto(records, port.stride * BATCH)
-        if not got:
-            return
-        count = got // port.stride
-        self._received += count
-        first = 0
-        for _ in range(BATCH):
-            if first >= count:
-                return
-            rest = count - first
-            octets = _total(records, first, rest, port.stride, port.base)
-            try:
-                octets = port.packets.readinto(batch, octets)
-            except OSError:
-                self._port_errors += 1
-                break
-            if not octets:
-                break
-            done = _aligned(batch, octets, records, first, rest, port.stride, port.base)
-            at = self._out(0, done) if uplink < 0 else self._in(0, done, uplink)
-            self._handled += done
-            first += done
-            if at < octets:
-                first = self._mend(port, at, octets, first, count)
-        self._skipped += count - first
-
-    def _mend(self, port, at, octets, first, count):
-        """Handle the rest of a batch that differs from its records; return the next record."""
-        batch = self._batch
-        records = self._records
-        while at < octets:
-            ip = at + port.base
-            if ip + 6 > octets:
-                self._cut += 1
-                return min(first + 1, count)
-            record = first
-            while record < count:
-                here = record * port.stride + port.base
-                if (
-                    batch[ip + 2] == records[here + 2]
-                    and batch[ip + 3] == records[here + 3]
-                    and batch[ip + 4] == records[here + 4]
-                    and batch[ip + 5] == records[here + 5]
-                ):
-                    self._skipped += record - first
-                    first = record + 1
-                    break
-                record += 1
-            else:
-                self._unrecorded += 1
-            if ip + (batch[ip + 2] << 8 | batch[ip + 3]) > octets:
-                self._cut += 1
-                return first
-            self._handled += 1
-            at = self._out(at, 1) if port.uplink < 0 else self._in(at, 1, port.uplink)
-        return first
 
     def _out(self, at, count):
         """Forward `count` frames from `at` of the batch on; return where they end."""
@@ -389,19 +290,3 @@ class Forwarder:
         for i in range(1, len(REASONS)):
             result[REASONS[i]] = self._refused[i]
         return result
-
-    def own_loss(self) -> dict:
-        """Return what became of the packets the kernel had for us.
-
-        received = handled + cut + socket_drops (records whose packet the full queue dropped).
-        Of those handled, send_errors were refused by the sending socket.
-        """
-        return {
-            "received": self._received,
-            "handled": self._handled,
-            "cut": self._cut,
-            "socket_drops": max(0, self._skipped - self._unrecorded),
-            "unrecorded": self._unrecorded,
-            "send_errors": self._send_errors,
-            "port_errors": self._port_errors,
-        }

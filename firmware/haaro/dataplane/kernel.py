@@ -128,16 +128,14 @@ class KernelPlane(UserspacePlane):
                 self.door.detach(opened[0], "ingress")
             self._changed = True
 
-    def set_tunnel(self, tunnel: int, *ends, **more) -> bool:
-        """As UserspacePlane."""
-        done = super().set_tunnel(tunnel, *ends, **more)
-        self._dirty[tunnel] = 1
-        self._changed = True
-        return done
-
     def delete_tunnel(self, tunnel: int) -> None:
         """As UserspacePlane."""
         super().delete_tunnel(tunnel)
+        self._dirty[tunnel] = 1
+        self._changed = True
+
+    def _set_mtu(self, tunnel):
+        super()._set_mtu(tunnel)
         self._dirty[tunnel] = 1
         self._changed = True
 
@@ -296,7 +294,8 @@ class KernelPlane(UserspacePlane):
         via = self._via[tunnel] = self._next_hop(key)
         mtu = state[at + base.SLOT_MTU] << 8 | state[at + base.SLOT_MTU + 1]
         link = self._interfaces.get(key[0], 0)
-        return kernel_maps.tunnel(key[1], key[2], key[3], link, via, mtu, tunnel > 0)
+        up = 1 + state[base.STATE_CLAMP]
+        return kernel_maps.tunnel(key[1], key[2], key[3], link, via, mtu, up, tunnel > 0)
 
     def _all_ends(self):
         """Return all ends that packets may come from, as kernel_maps.ends takes them."""

@@ -209,9 +209,12 @@ def _slot(first, tunnel):
 
 
 def tunnel(
-    local: bytes, remote: bytes, port: int, link: int, via: bytes, mtu: int, direct: bool
+    local: bytes, remote: bytes, port: int, link: int, via: bytes, mtu: int, up: int, direct: bool
 ) -> bytes:
-    """Return struct tunnel. link: index of the interface; without a next hop `via` none is used."""
+    """Return struct tunnel. link: index of the interface; without a next hop `via` none is used.
+
+    up: 2 if TCP is told of the MTU, else 1.
+    """
     header = b"\x45\0\0\0\0\0\x40\0\x40\x11\0\0" + local + remote
     words = 0
     for word in struct.unpack("@10H", header):
@@ -219,7 +222,7 @@ def tunnel(
     while words >> 16:
         words = (words & 0xFFFF) + (words >> 16)
     ends = local + remote + (via or bytes(4)) + struct.pack("@I", link if via else 0)
-    return ends + struct.pack(">H", port) + struct.pack("@HHBB", mtu, words, 1, direct)
+    return ends + struct.pack(">H", port) + struct.pack("@HHBB", mtu, words, up, direct)
 
 
 def ends(file, path: str, rows: bytes) -> None:

@@ -19,6 +19,7 @@ _HINTS = const(256)
 _STATE_ETHERNET = const(24 * 65)
 _STATE_TTL_STEP = const(24 * 65 + 14)
 _STATE_OTHERS = const(24 * 65 + 15)
+_STATE_CLAMP = const(24 * 65 + 16)
 
 
 def total(records, first: int, count: int, stride: int, base: int) -> int:
@@ -132,6 +133,8 @@ def outbound(batch, at: int, table, entries: int, state, wanted) -> int:
         if batch[at + 6] & 0x40:
             return -10
         verdict |= 1 << 25
+    if state[_STATE_CLAMP] and batch[at + 9] == 6:
+        clamp(batch, at, state[slot + 8] << 8 | state[slot + 9])
     if step:
         lower_ttl(batch, at, step)
     batch[at - 4] = 4
@@ -222,16 +225,7 @@ def inbound(batch, at: int, table, entries: int, state, tunnel: int) -> int:
         return -20 if flags & 4 else -21
     if kind == 2:
         return verdict | 1 << 24
-    if batch[at - 31] & 1 and not congestion(batch, at):
-        return -24
-    if step:
-        lower_ttl(batch, at, step)
-    i = 0
-    at -= 14
-    while i < 14:
-        batch[at + i] = state[_STATE_ETHERNET + i]
-        i += 1
-    return verdict
+    return verdict if deliver(batch, at, state, slot) else -24
 
 
 def control(batch, at: int, length: int) -> int:
@@ -248,6 +242,55 @@ def control(batch, at: int, length: int) -> int:
     if protocol == 17 and batch[data + 2] == 1 and batch[data + 3] == 178:
         return 2
     return 0
+
+
+def deliver(batch, at: int, state, slot: int) -> int:
+    """Make the inner packet at `at`, of the tunnel at `slot`, a frame to the LAN; 0: drop it."""
+    if batch[at - 31] & 1 and not congestion(batch, at):
+        return 0
+    if state[_STATE_CLAMP] and batch[at + 9] == 6:
+        clamp(batch, at, state[slot + 8] << 8 | state[slot + 9])
+    if state[_STATE_TTL_STEP]:
+        lower_ttl(batch, at, state[_STATE_TTL_STEP])
+    i = 0
+    at -= 14
+    while i < 14:
+        batch[at + i] = state[_STATE_ETHERNET + i]
+        i += 1
+    return 1
+
+
+def clamp(batch, at: int, mtu: int) -> None:
+    """Make the TCP packet at `at`, if it begins a connection, ask for segments that fit into `mtu`.
+
+    Its MSS option is lowered to mtu - 40 (RFC 6691 2) and the checksum mended (RFC 1624).
+    """
+    tcp = at + ((batch[at] & 15) << 2)
+    end = at + (batch[at + 2] << 8 | batch[at + 3])
+    if tcp + 20 > end or batch[at + 6] & 0x1F or batch[at + 7] or not batch[tcp + 13] & 2:
+        return
+    option = tcp + 20
+    tail = tcp + (batch[tcp + 12] >> 4 << 2)
+    if tail < end:
+        end = tail
+    while option + 4 <= end:
+        kind = batch[option]
+        octets = batch[option + 1]
+        if kind == 1:
+            octets = 1
+        elif kind == 0 or octets < 2:
+            return
+        elif kind == 2:
+            mtu -= 40
+            high = (mtu >> 8) - batch[option + 2]
+            low = (mtu & 255) - batch[option + 3]
+            if octets == 4 and (high << 8) + low < 0:
+                batch[option + 2] = mtu >> 8
+                batch[option + 3] = mtu & 255
+                # At an odd place each octet is of another word.
+                mend(batch, tcp + 16, high + (low << 8) if option - tcp & 1 else (high << 8) + low)
+            return
+        option += octets
 
 
 def congestion(batch, at: int) -> int:

@@ -18,6 +18,7 @@ _HINTS = const(256)
 _STATE_ETHERNET = const(24 * 65)
 _STATE_TTL_STEP = const(24 * 65 + 14)
 _STATE_OTHERS = const(24 * 65 + 15)
+_STATE_CLAMP = const(24 * 65 + 16)
 
 
 @micropython.viper
@@ -134,6 +135,8 @@ def outbound(batch, at: int, table, entries: int, state, wanted) -> int:
         if batch_p[at + 6] & 0x40:
             return -10
         verdict |= 1 << 25
+    if state_p[_STATE_CLAMP] and batch_p[at + 9] == 6:
+        clamp(batch, at, state_p[slot + 8] << 8 | state_p[slot + 9])
     if step:
         lower_ttl(batch, at, step)
     batch_p[at - 4] = 4
@@ -221,16 +224,7 @@ def inbound(batch, at: int, table, entries: int, state, tunnel: int) -> int:
         return -20 if flags & 4 else -21
     if kind == 2:
         return verdict | 1 << 24
-    if batch_p[at - 31] & 1 and not int(congestion(batch, at)):
-        return -24
-    if step:
-        lower_ttl(batch, at, step)
-    i = 0
-    at -= 14
-    while i < 14:
-        batch_p[at + i] = state_p[_STATE_ETHERNET + i]
-        i += 1
-    return verdict
+    return verdict if int(deliver(batch, at, state, slot)) else -24
 
 
 @micropython.viper
@@ -248,6 +242,55 @@ def control(batch, at: int, length: int) -> int:
     if protocol == 17 and batch_p[data + 2] == 1 and batch_p[data + 3] == 178:
         return 2
     return 0
+
+
+@micropython.viper
+def deliver(batch, at: int, state, slot: int) -> int:
+    batch_p = ptr8(batch)
+    state_p = ptr8(state)
+    if batch_p[at - 31] & 1 and not int(congestion(batch, at)):
+        return 0
+    if state_p[_STATE_CLAMP] and batch_p[at + 9] == 6:
+        clamp(batch, at, state_p[slot + 8] << 8 | state_p[slot + 9])
+    if state_p[_STATE_TTL_STEP]:
+        lower_ttl(batch, at, state_p[_STATE_TTL_STEP])
+    i = 0
+    at -= 14
+    while i < 14:
+        batch_p[at + i] = state_p[_STATE_ETHERNET + i]
+        i += 1
+    return 1
+
+
+@micropython.viper
+def clamp(batch, at: int, mtu: int):
+    batch_p = ptr8(batch)
+    tcp = at + ((batch_p[at] & 15) << 2)
+    end = at + (batch_p[at + 2] << 8 | batch_p[at + 3])
+    if tcp + 20 > end or batch_p[at + 6] & 0x1F or batch_p[at + 7] or not batch_p[tcp + 13] & 2:
+        return
+    option = tcp + 20
+    tail = tcp + (batch_p[tcp + 12] >> 4 << 2)
+    if tail < end:
+        end = tail
+    while option + 4 <= end:
+        kind = batch_p[option]
+        octets = batch_p[option + 1]
+        if kind == 1:
+            octets = 1
+        elif kind == 0 or octets < 2:
+            return
+        elif kind == 2:
+            mtu -= 40
+            high = (mtu >> 8) - batch_p[option + 2]
+            low = (mtu & 255) - batch_p[option + 3]
+            if octets == 4 and (high << 8) + low < 0:
+                batch_p[option + 2] = mtu >> 8
+                batch_p[option + 3] = mtu & 255
+                # At an odd place each octet is of another word.
+                mend(batch, tcp + 16, high + (low << 8) if option - tcp & 1 else (high << 8) + low)
+            return
+        option += octets
 
 
 @micropython.viper

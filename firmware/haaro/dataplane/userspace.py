@@ -6,7 +6,9 @@ Called by the shell's loop and platform/linux.py. The packets themselves are for
 
 from haaro.dataplane import base, table
 from haaro.dataplane.base import MAX_TUNNELS
-from haaro.dataplane.forwarder import Forwarder, Port
+from haaro.dataplane.forwarder import Forwarder
+from haaro.dataplane.path_mtu import RECORD, PathMtu
+from haaro.dataplane.receiving import Port
 
 
 def _no_control(uplink, remote, port, data):
@@ -26,6 +28,9 @@ class UserspacePlane(Forwarder):
         self._uplinks: dict = {}  # index: (interface, address)
         self._keys: list = [None] * MAX_TUNNELS  # (uplink, local, remote, port)
         self._others: dict = {}  # tunnel: (uplink, remote, port)
+        self._mtus: dict = {}  # tunnel: what its link allows
+        self._path = PathMtu()
+        self._icmp_errors = sockets.icmp_errors()
         self._poll = None
         self._lan = None
         # (uplink, remote, port, datagram) -> bool: sends control packets, ahead of data.
@@ -44,6 +49,51 @@ class UserspacePlane(Forwarder):
         self._poll = poll
         for port in self._ports:
             poll.register(port.lengths, 1)
+        poll.register(self._icmp_errors, 1)
+
+    def handle(self, obj, event: int) -> bool:
+        """As Receiver; also takes what the path tells of its MTU."""
+        if obj is not self._icmp_errors:
+            return super().handle(obj, event)
+        records = self._records
+        try:
+            octets = obj.readinto(records, len(records) // RECORD * RECORD) or 0
+        except OSError:
+            octets = 0
+        for at in range(0, octets, RECORD):
+            tunnel = self._path.take(records, at, self._keys, self._mtu)
+            if tunnel >= 0:
+                self._set_mtu(tunnel)
+        return True
+
+    def check(self) -> None:
+        """End what is only believed for a while."""
+        tunnel = self._path.expired()
+        while tunnel >= 0:
+            if tunnel in self._mtus:
+                self._set_mtu(tunnel)
+            tunnel = self._path.expired()
+
+    def clamp_mss(self, on: bool) -> None:
+        """Make TCP SYNs, both ways, ask for segments that fit into their tunnel, or do not.
+
+        Called before there are tunnels.
+        """
+        self._state[base.STATE_CLAMP] = 1 if on else 0
+
+    def lowered(self) -> dict:
+        """Return {tunnel: inner MTU} of those whose path takes less than the link."""
+        return {tunnel: told[0] for tunnel, told in self._path.lowered.items()}
+
+    def _mtu(self, tunnel):
+        at = tunnel * base.SLOT + base.SLOT_MTU
+        return self._state[at] << 8 | self._state[at + 1]
+
+    def _set_mtu(self, tunnel):
+        mtu = self._path.fits(tunnel, self._mtus[tunnel])
+        at = tunnel * base.SLOT + base.SLOT_MTU
+        self._state[at] = mtu >> 8
+        self._state[at + 1] = mtu & 255
 
     def attach_lan(self, lan) -> None:
         """Use this LAN attachment (lan/base.py)."""
@@ -116,8 +166,8 @@ class UserspacePlane(Forwarder):
             self._keys[tunnel] = key
             self._set_end(at, uplink, remote, remote_port)
             self._renew_ends()
-        state[at + base.SLOT_MTU] = mtu >> 8
-        state[at + base.SLOT_MTU + 1] = mtu & 255
+        self._mtus[tunnel] = mtu
+        self._set_mtu(tunnel)
         state[at + base.SLOT_PEER : at + base.SLOT_PEER + 4] = peer or remote
         state[at + base.SLOT_UP] = 1
         self._set_other(tunnel, also)
@@ -148,6 +198,8 @@ class UserspacePlane(Forwarder):
         self._set_other(tunnel, None)
         self._state[tunnel * base.SLOT + base.SLOT_UP] = 0
         if self._keys[tunnel] is not None:
+            # Another path, of which nothing is known.
+            self._path.lowered.pop(tunnel, None)
             self._keys[tunnel] = None
             self._send[tunnel].close()
             self._send[tunnel] = None
@@ -227,6 +279,9 @@ class UserspacePlane(Forwarder):
         if self._lan:
             self._lan.close()
             self._lan = None
+        if self._poll:
+            self._poll.unregister(self._icmp_errors)
+        self._icmp_errors.close()
 
     def _add_port(self, pair, uplink):
         port = Port(pair, uplink)

@@ -103,6 +103,28 @@ def signalling(largest: int, home_address: bytes) -> list:
     return _link(body, {"no": _ALL, "drop": 0, "control": _ALL, "data": 0})
 
 
+def too_big(octets: int) -> list:
+    """ICMP "fragmentation needed" about a UDP packet from port 434, its first `octets` octets."""
+    body = [
+        (_LD_B, 0, 0, 0),
+        (_JEQ, 0, "no", 0x45),
+        (_LD_H, 0, 0, 20),
+        (_JEQ, 0, "no", 0x0304),
+        (_LD_B, 0, 0, 28),
+        (_JEQ, 0, "no", 0x45),
+        (_LD_H, 0, 0, 34),
+        (_JSET, "no", 0, 0x1FFF),
+        (_LD_B, 0, 0, 37),
+        (_JEQ, 0, "no", 17),
+        (_LD_H, 0, 0, 48),
+        (_JEQ, 0, "no", 434),
+        (_LD_LENGTH, 0, 0, 0),
+        (_JGE, 0, "no", octets),
+        (_RET, 0, 0, octets),
+    ]
+    return _link(body, {"no": 0})
+
+
 def _well_formed(largest):
     return [
         (_LD_H, 0, 0, 28),

@@ -36,6 +36,7 @@ class LinuxMachine:
             settings, options, pools
         )
         self.plane = plane
+        plane.clamp_mss(options.get("mss_clamp", True))
         self.signalling = Signalling(linux_sockets, home_address, plane.take)
         plane.control = self.signalling.send
         # After the plane, whose modules need the larger holes of the heap.
@@ -94,6 +95,7 @@ class LinuxMachine:
         """Queue again what could not be opened; called about once a second."""
         self._waiting.extend(self._failed)
         self._failed = []
+        self.plane.check()
 
     def uplink_event(self, obj) -> bool:
         """Look at the uplinks if `obj` is their event socket; False if it is not."""

@@ -11,6 +11,7 @@ import struct
 
 from haaro.compat import const
 from haaro.dataplane.base import LAN_RECORD, MAX_PACKET, UPLINK_RECORD
+from haaro.dataplane.path_mtu import RECORD
 from haaro.platform import bpf
 
 _AF_PACKET = const(17)
@@ -24,8 +25,11 @@ _SO_BINDTODEVICE = const(25)
 _SO_SNDBUFFORCE = const(32)
 _SO_RCVBUFFORCE = const(33)
 _IP_TOS = const(1)
+_IP_MTU_DISCOVER = const(10)
+_IP_PMTUDISC_PROBE = const(3)
 _SOL_PACKET = const(263)
 _PACKET_QDISC_BYPASS = const(20)
+_ICMP = const(1)
 _UDP = const(17)
 _PORT = const(434)
 # Receive queue of whole packets; records are charged as much, so theirs is twice as long.
@@ -78,8 +82,13 @@ def tunnel_pairs(interface: str, address: bytes, home_address: bytes) -> list:
 
 
 def tunnel(interface: str, local: bytes, remote: bytes, port: int):
-    """Return the socket that sends into one tunnel, and receives nothing."""
+    """Return the socket that sends into one tunnel, and receives nothing.
+
+    DF is always set, and what ICMP told the kernel does not count: dataplane/path_mtu.py decides
+    what fits, so no outer packet is ever cut.
+    """
     sender = datagram(interface, local)
+    sender.setsockopt(0, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
     sender.connect(inet(remote, port))
     return sender
 
@@ -122,6 +131,14 @@ def signalling(interface: str, address: bytes, home_address: bytes):
     _bind_to(receiver, interface)
     _enlarge(receiver, _SO_RCVBUFFORCE, _SO_RCVBUF, _CONTROL_OCTETS, _limit("rmem_max"))
     receiver.bind(inet(address, _PORT))
+    receiver.setblocking(False)
+    return receiver
+
+
+def icmp_errors():
+    """Return a socket that yields records of "fragmentation needed" about tunnel packets."""
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_RAW, _ICMP)
+    bpf.attach(receiver, bpf.too_big(RECORD))
     receiver.setblocking(False)
     return receiver
 

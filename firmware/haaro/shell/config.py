@@ -34,7 +34,7 @@ def load(path: str, staged: bool = False) -> tuple:
     with `staged` from the ones that shell/staging.py holds beside them, where there are any.
 
     The dict holds what the shell needs beside the core's Settings: "uplinks", "tunnel_interface",
-    "socket", "log", "dataplane", "fast_lan", "internet", "lan_ipv6", "secrets", "console" (a
+    "socket", "log", "dataplane", "fast_lan", "mss_clamp", "internet", "lan_ipv6", "secrets", "console" (a
     dict or None). Raises ConfigError.
     """
     if staged:
@@ -88,6 +88,7 @@ def load(path: str, staged: bool = False) -> tuple:
         "log": top["log"],
         "dataplane": top["dataplane"],
         "fast_lan": top["fast_lan"],
+        "mss_clamp": top["mss_clamp"],
         "internet": top["internet"],
         "lan_ipv6": top["lan_ipv6"],
         "secrets": secrets_path,
@@ -209,6 +210,7 @@ _ROUTER = {
     "log": (choice("info", "warning"), "info"),
     "dataplane": (choice("auto", "kernel", "userspace"), "auto"),
     "fast_lan": (list_of(text_of(15), 0, 8), []),
+    "mss_clamp": (_BOOL, True),
     "internet": (choice("ha", "local", "block"), "ha"),
     "organisation": (list_of(a_network, 0, 32), []),
     "lan_ipv6": (choice("block", "local"), "block"),

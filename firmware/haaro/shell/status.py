@@ -48,6 +48,7 @@ def _data_plane(loop):
         "why": loop.machine.plane_why,
         "counters": loop.plane.counters(),
         "own_loss": loop.plane.own_loss(),
+        "path_mtu": [{"tunnel": t, "mtu": mtu} for t, mtu in loop.plane.lowered().items()],
     }
     if loop.machine.plane_kind == "kernel":
         answer["calls"] = loop.plane.door.status()

@@ -1,0 +1,133 @@
+"""Batches out of the kernel, with nothing cut and nothing lost by us, and the count of what was.
+
+`readinto` on a datagram socket reads on until the buffer is full and cuts the last datagram, so
+the octets of whole packets must be known before. Each receiving port is therefore two sockets
+with one filter: `lengths` gets the first octets of every packet, a record of one size, and
+`packets` the packets. The kernel serves `packets` first, so what has a record is there to be
+read, or was dropped because the queue was full: then records and packets differ, which is
+counted, and the records are walked until they agree again.
+"""
+
+from haaro.compat import const
+from haaro.dataplane.base import BATCH, LAN_RECORD, UPLINK_RECORD
+from haaro.dataplane.chosen import leaves
+
+_ETHERNET = const(14)
+_OVERHEAD = const(32)
+
+_total = leaves.total
+_aligned = leaves.aligned
+
+
+class Port:
+    """Two receive sockets of the LAN (uplink -1) or of an uplink, and their framing."""
+
+    def __init__(self, pair: tuple, uplink: int) -> None:
+        self.lengths, self.packets = pair
+        self.uplink = uplink
+        self.stride = LAN_RECORD if uplink < 0 else UPLINK_RECORD
+        self.base = _ETHERNET if uplink < 0 else _OVERHEAD
+
+
+class Receiver:
+    """Ports and the buffers they are read into; what is read goes to `_out` and `_in`."""
+
+    def __init__(self, batch: bytearray, records: bytearray) -> None:
+        self._batch = batch
+        self._records = records
+        self._ports: list = []
+        self._received = 0
+        self._handled = 0
+        self._cut = 0
+        self._skipped = 0
+        self._unrecorded = 0
+        self._send_errors = 0
+        self._port_errors = 0
+
+    def handle(self, obj, event: int) -> bool:
+        """Forward one batch of the port `obj` belongs to; False if it is none of ours."""
+        for port in self._ports:
+            if port.lengths is obj:
+                try:
+                    self._read(port)
+                except OSError:
+                    self._port_errors += 1
+                return True
+        return False
+
+    def _read(self, port):
+        records = self._records
+        batch = self._batch
+        uplink = port.uplink
+        got = port.lengths.readinto(records, port.stride * BATCH)
+        if not got:
+            return
+        count = got // port.stride
+        self._received += count
+        first = 0
+        for _ in range(BATCH):
+            if first >= count:
+                return
+            rest = count - first
+            octets = _total(records, first, rest, port.stride, port.base)
+            try:
+                octets = port.packets.readinto(batch, octets)
+            except OSError:
+                self._port_errors += 1
+                break
+            if not octets:
+                break
+            done = _aligned(batch, octets, records, first, rest, port.stride, port.base)
+            at = self._out(0, done) if uplink < 0 else self._in(0, done, uplink)
+            self._handled += done
+            first += done
+            if at < octets:
+                first = self._mend(port, at, octets, first, count)
+        self._skipped += count - first
+
+    def _mend(self, port, at, octets, first, count):
+        """Handle the rest of a batch that differs from its records; return the next record."""
+        batch = self._batch
+        records = self._records
+        while at < octets:
+            ip = at + port.base
+            if ip + 6 > octets:
+                self._cut += 1
+                return min(first + 1, count)
+            record = first
+            while record < count:
+                here = record * port.stride + port.base
+                if (
+                    batch[ip + 2] == records[here + 2]
+                    and batch[ip + 3] == records[here + 3]
+                    and batch[ip + 4] == records[here + 4]
+                    and batch[ip + 5] == records[here + 5]
+                ):
+                    self._skipped += record - first
+                    first = record + 1
+                    break
+                record += 1
+            else:
+                self._unrecorded += 1
+            if ip + (batch[ip + 2] << 8 | batch[ip + 3]) > octets:
+                self._cut += 1
+                return first
+            self._handled += 1
+            at = self._out(at, 1) if port.uplink < 0 else self._in(at, 1, port.uplink)
+        return first
+
+    def own_loss(self) -> dict:
+        """Return what became of the packets the kernel had for us.
+
+        received = handled + cut + socket_drops (records whose packet the full queue dropped).
+        Of those handled, send_errors were refused by the sending socket.
+        """
+        return {
+            "received": self._received,
+            "handled": self._handled,
+            "cut": self._cut,
+            "socket_drops": max(0, self._skipped - self._unrecorded),
+            "unrecorded": self._unrecorded,
+            "send_errors": self._send_errors,
+            "port_errors": self._port_errors,
+        }
