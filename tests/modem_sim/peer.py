@@ -1,0 +1,65 @@
+"""The cellular network behind a simulated modem: `slirp-fullbolt ppp`, somebody else's PPP and NAT.
+
+It talks on a pty of its own, from when a call begins until it ends. Debian's package is slirp.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import shutil
+import subprocess
+import tty
+from collections.abc import Sequence
+from contextlib import suppress
+
+COMMAND = ("slirp-fullbolt", "ppp")
+_MOST = 65536
+
+
+def why_not_here() -> str | None:
+    """Why there is no such peer here, None if there is."""
+    return None if shutil.which(COMMAND[0]) else f"{COMMAND[0]} is not installed (package slirp)"
+
+
+class Peer:
+    """One call."""
+
+    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+        self._master, slave = pty.openpty()
+        tty.setraw(slave)
+        os.set_blocking(self._master, False)
+        self._process = subprocess.Popen(
+            list(command), stdin=slave, stdout=slave, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(slave)
+        self.ended = False
+
+    def fileno(self) -> int:
+        """Of what is readable when it has something to say."""
+        return self._master
+
+    def write(self, octets: bytes) -> None:
+        """Give it what came from the host; what it does not take is lost, as on a radio."""
+        with suppress(OSError):
+            os.write(self._master, octets)
+
+    def read(self, wait_s: float = 0.0) -> bytes:
+        """What it says now, or within `wait_s` seconds."""
+        ready, _, _ = select.select([self._master], [], [], wait_s)
+        if not ready:
+            return b""
+        try:
+            octets = os.read(self._master, _MOST)
+        except OSError:
+            octets = b""
+        self.ended = not octets
+        return octets
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        os.close(self._master)
