@@ -5,10 +5,11 @@
 #     system_packages.sh --tests   what only tests call; without it they are skipped
 #     system_packages.sh --bpf     what builds and loads the kernel plane; without it there is the
 #                                  userspace plane
+#     system_packages.sh --bench   what `make bench` compares with; without it rows are left out
 #     system_packages.sh PYTHON    that this interpreter can make virtual environments
 #
 # As root on a Debian-like system install what is missing; otherwise say what it is and exit 1 (with
-# --tests and --bpf: 0).
+# --tests, --bpf and --bench: 0).
 set -u
 
 python=${1:-}
@@ -30,6 +31,16 @@ check() {
         need bpftool bpftool
         need tc iproute2
         [ -e /usr/include/bpf/bpf_helpers.h ] || missing="$missing libbpf-dev"
+        missing=${missing# }
+        return
+    elif [ "$python" = --bench ]; then
+        need gcc gcc
+        [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
+        need tincd tinc
+        need openvpn openvpn
+        need nebula nebula
+        need wireguard-go wireguard-go
+        need wg wireguard-tools
         missing=${missing# }
         return
     elif [ -n "$python" ]; then
@@ -55,6 +66,7 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     case "$python" in
     --tests) echo "haaro: the tests that call it are skipped" >&2 ;;
     --bpf) echo "haaro: without it packets go by the userspace plane" >&2 ;;
+    --bench) echo "haaro: the rows of the bench that need it are left out" >&2 ;;
     *) exit 1 ;;
     esac
     exit 0

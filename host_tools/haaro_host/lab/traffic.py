@@ -103,7 +103,7 @@ class Hosts:
     ) -> dict[str, Any]:
         server = self.start(destination, ["iperf3", "-s", "-1"], f"iperf3-{destination}.log")
         try:
-            _wait_listening(server, IPERF_PORT)
+            wait_listening(server, IPERF_PORT)
             address = self.addresses[destination]
             text = self.run(source, ["iperf3", "-J", "-c", address, *options], seconds + 15)
         finally:
@@ -142,7 +142,7 @@ class Transfer:
         self._receiver = hosts.start(
             destination, [*script, "--listen", address], self._logs[1].name
         )
-        _wait_listening(self._receiver, transfer.PORT)
+        wait_listening(self._receiver, transfer.PORT)
         options = ["--octets", str(octets)] if octets else []
         options += ["--mbit", str(mbit)] if mbit else []
         options += ["--at", str(at)]
@@ -231,7 +231,7 @@ class ProbeSeries:
         return max((b - a for a, b in pairwise(at)), default=until - since)
 
 
-def _wait_listening(process: Process, port: int) -> None:
+def wait_listening(process: Process, port: int) -> None:
     """Wait until the process' namespace has a TCP listener on `port`. Raises LabError."""
     table = Path(f"/proc/{process.pid}/net/tcp")
     tables = (table, table.with_name("tcp6"))
