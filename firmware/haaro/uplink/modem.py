@@ -117,8 +117,13 @@ class Modem:
         """Return the next (door, level): level 1 asserts the line as a pressed key does."""
         return self._actions.pop(0) if self._actions else None
 
+    @property
+    def idle(self) -> bool:
+        """Whether a packet would be sent at once."""
+        return self.stage == "up" and not self.ppp.line.waiting
+
     def poll_transmit(self) -> bytes:
-        """Return what must be written to the line, b"" if nothing."""
+        """Return what must be written to the line next, at most 512 octets, b"" if nothing."""
         raw, self._raw = self._raw, b""
         return raw or (self.ppp.poll_transmit() if self.data_mode else self._at.poll_transmit())
 

@@ -10,7 +10,8 @@ side only: we never ask the peer to prove itself. Compression of any kind is ref
 import struct
 
 from haaro.compat import const
-from haaro.uplink.hdlc import Hdlc
+from haaro.uplink.hdlc import HEADROOM, Hdlc
+from haaro.uplink.ppp_options import MAX_CONFIGURE, Layer, pack, unpack
 
 try:
     from hashlib import md5
@@ -48,28 +49,16 @@ _LARGEST_MTU = const(1500)
 _SMALLEST_MRU = const(576)
 # RFC 1661 4.6 has 3 s; the peer is at the other end of a cable.
 _RESTART_MS = const(1000)
-_MAX_CONFIGURE = const(10)
 _MAX_TERMINATE = const(2)
 _MAX_NAKS = const(5)
+_MOST_PACKETS = const(16)
+_PIECE = const(512)
 _ECHO_MS = const(5000)
 _ECHO_MISSES = const(3)
 # Given to a peer that has none and asks for one: the dummy address of RFC 7600 4.8.
 _DUMMY = b"\xc0\x00\x00\x08"
 _NO_ADDRESS = bytes(4)
 _REFUSED = "the network refuses user or password"
-
-
-class _Layer:
-    """One option negotiation, ours and the peer's (RFC 1661 4): LCP or IPCP."""
-
-    def __init__(self, protocol: int, options: dict) -> None:
-        self.protocol = protocol
-        self.options = options  # {type: value} that we ask for
-        self.acked = False  # the peer took our request
-        self.answered = False  # we took the peer's
-        self.tries = _MAX_CONFIGURE
-        self.naks = 0
-        self.ident = 0
 
 
 class Ppp:
@@ -82,6 +71,9 @@ class Ppp:
         self.line = Hdlc(self._take)
         self.state = "dead"
         self.reason = ""
+        # Called with (buffer, start, end) for each IPv4 packet, borrowed until it returns; the
+        # octets before `start` may be overwritten.
+        self.deliver = self._keep
         self._packets: list = []
         self._reset()
 
@@ -94,8 +86,8 @@ class Ppp:
         self._auth = 0
         self._timer: int | None = None
         self._silent = 0
-        self._lcp = _Layer(_LCP, {_ACCM: bytes(4), _MAGIC: self._magic})
-        self._ipcp = _Layer(_IPCP, {_ADDRESS: _NO_ADDRESS})
+        self._lcp = Layer(_LCP, {_ACCM: bytes(4), _MAGIC: self._magic})
+        self._ipcp = Layer(_IPCP, {_ADDRESS: _NO_ADDRESS})
 
     def start(self, now: int) -> None:
         """Open the link from the beginning; what was queued is forgotten."""
@@ -130,17 +122,17 @@ class Ppp:
         if self.state == "up":
             self._send(_IP, packet)
 
+    def _keep(self, buffer, start, end):
+        if len(self._packets) < _MOST_PACKETS:
+            self._packets.append(bytes(buffer[start:end]))
+
     def next_packet(self) -> bytes | None:
-        """Return the next IPv4 packet that came."""
+        """Return the next IPv4 packet that came, where `deliver` is not set."""
         return self._packets.pop(0) if self._packets else None
 
-    def poll_transmit(self) -> bytes:
-        """Return what must be written to the line, b"" if nothing."""
-        out = self.line.out
-        if not out:
-            return b""
-        self.line.out = bytearray()
-        return bytes(out)
+    def poll_transmit(self, most: int = _PIECE) -> bytes:
+        """Return at most so many octets that must be written to the line next."""
+        return self.line.poll_transmit(most)
 
     def _send(self, protocol, data):
         escapes = 0xFFFFFFFF if protocol == _LCP else self._accm
@@ -192,25 +184,28 @@ class Ppp:
         layer.acked = False
         layer.ident = (layer.ident + 1) & 255
         self._timer = now + _RESTART_MS
-        self._control(layer.protocol, _REQUEST, layer.ident, _pack(layer.options.items()))
+        self._control(layer.protocol, _REQUEST, layer.ident, pack(layer.options.items()))
 
     # --- what the peer says
 
-    def _take(self, now, frame):
+    def _take(self, now, end):
         if self.state == "dead":
             return
-        at = 2 if frame[:2] == b"\xff\x03" else 0
+        frame = self.line.frame
+        at = HEADROOM
+        if frame[at] == 0xFF and frame[at + 1] == 3:
+            at += 2
         protocol = frame[at]
         at += 1
         if not protocol & 1:
             protocol = protocol << 8 | frame[at]
             at += 1
-        body = frame[at:]
         self._silent = 0
         if protocol == _IP:
             if self.state == "up":
-                self._packets.append(body)
+                self.deliver(frame, at, end)
             return
+        body = bytes(memoryview(frame)[at:end])
         if len(body) < 4:
             return
         code, ident, length = struct.unpack(">BBH", body[:4])
@@ -253,7 +248,7 @@ class Ppp:
             self._control(layer.protocol, _CODE_REJECT, layer.ident, bytes((code, ident)) + data)
 
     def _requested(self, now, layer, ident, data):
-        options = _unpack(data)
+        options = unpack(data)
         if options is None:
             return
         check = self._lcp_option if layer is self._lcp else self._ipcp_option
@@ -268,18 +263,18 @@ class Ppp:
             return
         if layer.acked and layer.answered:
             # It begins anew (RFC 1661 4.3): so do we.
-            layer.tries = _MAX_CONFIGURE
+            layer.tries = MAX_CONFIGURE
             self.state = "establish" if layer is self._lcp else "network"
             self._configure(now, layer)
         layer.answered = not rejected and not naked
         if rejected:
-            self._control(layer.protocol, _REJECT, ident, _pack(rejected))
+            self._control(layer.protocol, _REJECT, ident, pack(rejected))
         elif naked:
             layer.naks += 1
             if layer.naks > _MAX_NAKS:
                 self.fail("the peer insists on what is not understood")
                 return
-            self._control(layer.protocol, _NAK, ident, _pack(naked))
+            self._control(layer.protocol, _NAK, ident, pack(naked))
         else:
             self._control(layer.protocol, _ACK, ident, data)
             self._take_options(layer, dict(options))
@@ -319,11 +314,11 @@ class Ppp:
 
     def _response(self, now, layer, code, data):
         if code == _ACK:
-            if data == _pack(layer.options.items()):
+            if data == pack(layer.options.items()):
                 layer.acked = True
                 self._advance(now, layer)
             return
-        for kind, value in _unpack(data) or ():
+        for kind, value in unpack(data) or ():
             if kind not in layer.options:
                 continue
             if code == _REJECT:
@@ -350,14 +345,14 @@ class Ppp:
             self._timer = now + _ECHO_MS
         elif self._auth:
             self.state = "authenticate"
-            self._tries = _MAX_CONFIGURE
+            self._tries = MAX_CONFIGURE
             self._authenticate(now)
         else:
             self._open_network(now)
 
     def _open_network(self, now):
         self.state = "network"
-        self._ipcp = _Layer(_IPCP, {_ADDRESS: _NO_ADDRESS})
+        self._ipcp = Layer(_IPCP, {_ADDRESS: _NO_ADDRESS})
         self._configure(now, self._ipcp)
 
     def _authenticate(self, now):
@@ -382,20 +377,3 @@ class Ppp:
             self._open_network(now)
         elif code == (_NAK if protocol == _PAP else 4):
             self.fail(_REFUSED)
-
-
-def _pack(options):
-    return b"".join([bytes((kind, 2 + len(value))) + value for kind, value in options])
-
-
-def _unpack(data):
-    """Return [(type, value)], None if the lengths do not add up."""
-    options = []
-    at = 0
-    while at < len(data):
-        length = data[at + 1] if at + 1 < len(data) else 0
-        if length < 2 or at + length > len(data):
-            return None
-        options.append((data[at], data[at + 2 : at + length]))
-        at += length
-    return options
