@@ -34,8 +34,8 @@ def load(path: str, staged: bool = False) -> tuple:
     with `staged` from the ones that shell/staging.py holds beside them, where there are any.
 
     The dict holds what the shell needs beside the core's Settings: "uplinks", "tunnel_interface",
-    "socket", "log", "dataplane", "fast_lan", "mss_clamp", "internet", "lan_ipv6", "secrets", "console" (a
-    dict or None). Raises ConfigError.
+    "socket", "log", "dataplane", "fast_lan", "mss_clamp", "internet", "lan_ipv6", "secrets",
+    "console" (a dict or None). Raises ConfigError.
     """
     if staged:
         path = _staged(path)
@@ -76,24 +76,13 @@ def load(path: str, staged: bool = False) -> tuple:
     settings.direct_keepalive_ms = keepalive["direct_ms"]
     settings.keepalive_misses = keepalive["misses"]
     settings.uplinks = uplinks
-    settings.return_ms = policy["return_s"] * 1000
-    settings.hold_down_ms = policy["hold_down_s"] * 1000
-    settings.loss_percent = policy["loss_percent"]
-    settings.latency_ms = policy["latency_ms"]
+    _take_policy(settings, policy)
     settings.peer_uplinks = _peer_uplinks(path, policy["peer_uplinks"], uplinks)
-    return settings, {
-        "uplinks": uplinks,
-        "tunnel_interface": top["tunnel_interface"],
-        "socket": top["socket"],
-        "log": top["log"],
-        "dataplane": top["dataplane"],
-        "fast_lan": top["fast_lan"],
-        "mss_clamp": top["mss_clamp"],
-        "internet": top["internet"],
-        "lan_ipv6": top["lan_ipv6"],
-        "secrets": secrets_path,
-        "console": console,
-    }
+    options = {key: top[key] for key in _OPTIONS}
+    options["uplinks"] = uplinks
+    options["secrets"] = secrets_path
+    options["console"] = console
+    return settings, options
 
 
 def _staged(path: str) -> str:
@@ -118,6 +107,13 @@ def _peer_uplinks(path: str, table: object, uplinks: list) -> dict:
             raise ConfigError(path, "%s.%s" % (where, peer), shown_value(name), allowed)
         found[address] = names.index(name)
     return found
+
+
+def _take_policy(settings: Settings, policy: dict) -> None:
+    settings.return_ms = policy["return_s"] * 1000
+    settings.hold_down_ms = policy["hold_down_s"] * 1000
+    settings.loss_percent = policy["loss_percent"]
+    settings.latency_ms = policy["latency_ms"]
 
 
 def _take_optimization(path: str, settings: Settings, optimization: dict) -> None:
@@ -189,6 +185,17 @@ def socket_path(path: str) -> str:
 
 # RFC 1918, RFC 6598 and RFC 3927: nobody answers from there on the internet.
 _PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
+# What the shell takes as it stands.
+_OPTIONS = (
+    "tunnel_interface",
+    "socket",
+    "log",
+    "dataplane",
+    "fast_lan",
+    "mss_clamp",
+    "internet",
+    "lan_ipv6",
+)
 _BOOL = choice(True, False)
 _ROUTER = {
     "version": (choice(1), REQUIRED),
