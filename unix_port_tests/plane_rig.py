@@ -95,6 +95,7 @@ class Rig:
     def __init__(self, ttl_step=0):
         self.sinks = {}
         self.tos = self.marks = 0
+        self.dropped = {}  # {receiving socket of whole packets: by the kernel's count}
         self.errors_in, self._errors = datagram_pair()
         self.controls = []
         self.lan_inlet = Inlet(LAN_RECORD, 14)
@@ -119,6 +120,9 @@ class Rig:
 
     def icmp_errors(self):
         return self._errors
+
+    def drops(self, sockets):
+        return sum([self.dropped.get(one, 0) for one in sockets])
 
     def mark(self, sender, tos):
         self.tos = tos

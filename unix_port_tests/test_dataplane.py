@@ -215,7 +215,7 @@ def test_packets_without_a_record_and_records_without_a_packet_do_no_harm():
     rig.turn()
     loss = rig.plane.own_loss()
     assert sizes_of(rig.to_lan()) == [114, 1414, 78, 314]
-    assert (loss["received"], loss["handled"], loss["cut"], loss["socket_drops"]) == (5, 4, 0, 1)
+    assert (loss["received"], loss["handled"], loss["cut"], loss["missing"]) == (5, 4, 0, 1)
     # In another order, and one whose record comes a turn late.
     inlet.packets_in.send(frames[2])
     inlet.packets_in.send(frames[0])
@@ -232,7 +232,7 @@ def test_packets_without_a_record_and_records_without_a_packet_do_no_harm():
     rig.turn()
     rig.turn()
     loss = rig.plane.own_loss()
-    assert loss["cut"] == 0 and loss["received"] == loss["handled"] + loss["socket_drops"]
+    assert loss["cut"] == 0 and loss["received"] == loss["handled"] + loss["missing"]
 
 
 def test_a_lost_packet_costs_at_most_one_more_and_the_count_is_true():
@@ -248,10 +248,31 @@ def test_a_lost_packet_costs_at_most_one_more_and_the_count_is_true():
         rig.to_lan()
     loss = rig.plane.own_loss()
     assert loss["received"] == 240
-    assert loss["socket_drops"] == 10
+    assert loss["missing"] == 10
     assert loss["cut"] <= 10
-    assert loss["handled"] + loss["cut"] + loss["socket_drops"] == 240
+    assert loss["handled"] + loss["cut"] + loss["missing"] == 240
     assert rig.plane.counters()["in_forwarded"] == loss["handled"]
+
+
+def test_the_kernels_count_of_drops_outlives_a_port():
+    """Monotonic: an uplink that closes takes its sockets with it, not what they lost."""
+    rig = registered()
+    rig.dropped = {rig.lan_inlet.pair[1]: 3, rig.uplink_inlet.pair[1]: 4}
+    assert rig.plane.own_loss()["socket_drops"] == 7
+    rig.plane.close_uplink(0)
+    assert rig.plane.own_loss()["socket_drops"] == 7
+    rig.uplink_inlet = Inlet(UPLINK_RECORD, 32)
+    rig.plane.open_uplink(0, "wan", LOCAL, 1500)
+    rig.dropped[rig.uplink_inlet.pair[1]] = 1
+    assert rig.plane.own_loss()["socket_drops"] == 8
+    # A kernel that does not tell.
+    rig.dropped = None
+    rig.drops = silent
+    assert rig.plane.own_loss()["socket_drops"] == -1
+
+
+def silent(sockets):
+    raise OSError(2)
 
 
 def test_a_full_send_queue_is_counted_and_forwarding_goes_on():
@@ -321,7 +342,7 @@ def test_ten_thousand_packets_both_ways_allocate_nothing():
     assert counters["out_forwarded"] == counters["in_forwarded"] == 5000
     loss = plane.own_loss()
     assert loss["received"] == loss["handled"] == 10000
-    assert loss["cut"] == loss["socket_drops"] == loss["send_errors"] == 0
+    assert loss["cut"] == loss["missing"] == loss["send_errors"] == 0
 
 
 def test_a_drop_allocates_nothing():

@@ -39,14 +39,10 @@ def _no_lan(buffer, at, octets):
 
 
 class Forwarder(Receiver):
-    """State and methods that a packet meets; batch and records are buffers of `POOL_SIZES`.
-
-    sockets: the platform's factory (platform/linux_sockets.py).
-    """
+    """State and methods that a packet meets; batch and records are buffers of `POOL_SIZES`."""
 
     def __init__(self, batch: bytearray, records: bytearray, sockets, home_address: bytes) -> None:
-        self._sockets = sockets
-        super().__init__(batch, records)
+        super().__init__(batch, records, sockets)
         self._home_address = home_address
         self._table = b""
         self._entries = 0

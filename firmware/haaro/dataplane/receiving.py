@@ -30,9 +30,13 @@ class Port:
 
 
 class Receiver:
-    """Ports and the buffers they are read into; what is read goes to `_out` and `_in`."""
+    """Ports and the buffers they are read into; what is read goes to `_out` and `_in`.
 
-    def __init__(self, batch: bytearray, records: bytearray) -> None:
+    sockets: the platform's factory (platform/linux_sockets.py).
+    """
+
+    def __init__(self, batch: bytearray, records: bytearray, sockets) -> None:
+        self._sockets = sockets
         self._batch = batch
         self._records = records
         self._ports: list = []
@@ -43,6 +47,7 @@ class Receiver:
         self._unrecorded = 0
         self._send_errors = 0
         self._port_errors = 0
+        self._dropped = 0  # at ports that are closed
 
     def handle(self, obj, event: int) -> bool:
         """Forward one batch of the port `obj` belongs to; False if it is none of ours."""
@@ -119,15 +124,25 @@ class Receiver:
     def own_loss(self) -> dict:
         """Return what became of the packets the kernel had for us.
 
-        received = handled + cut + socket_drops (records whose packet the full queue dropped).
+        received = handled + cut + missing: by the records. socket_drops: by the kernel's own count
+        of what found the packet queues full, with or without a record; -1 = it does not tell. Newer
+        kernels count there what the filter of a full raw socket would have refused, too.
         Of those handled, send_errors were refused by the sending socket.
         """
+        dropped = self._drops(self._ports)
         return {
             "received": self._received,
             "handled": self._handled,
             "cut": self._cut,
-            "socket_drops": max(0, self._skipped - self._unrecorded),
+            "missing": max(0, self._skipped - self._unrecorded),
+            "socket_drops": dropped + self._dropped if dropped >= 0 else -1,
             "unrecorded": self._unrecorded,
             "send_errors": self._send_errors,
             "port_errors": self._port_errors,
         }
+
+    def _drops(self, ports):
+        try:
+            return self._sockets.drops([port.packets for port in ports])
+        except (OSError, MemoryError):
+            return -1

@@ -291,6 +291,7 @@ class UserspacePlane(Forwarder):
 
     def _drop_port(self, port):
         self._ports.remove(port)
+        self._dropped += max(0, self._drops([port]))
         if self._poll:
             self._poll.unregister(port.lengths)
         port.lengths.close()

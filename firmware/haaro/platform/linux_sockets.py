@@ -72,6 +72,15 @@ def lan_sender(index: int):
     return sender
 
 
+def packets(index: int, octets: int):
+    """Return a socket that receives frames with IPv4 packets, of which `octets` may wait."""
+    receiver = socket.socket(_AF_PACKET, socket.SOCK_RAW, _ETH_P_IP)
+    receiver.bind(_packet_address(index, _ETH_P_IP))
+    receiver.setsockopt(_SOL_SOCKET, _SO_RCVBUF, octets)
+    receiver.setblocking(False)
+    return receiver
+
+
 def tunnel_pairs(interface: str, address: bytes, home_address: bytes) -> list:
     """Return [(lengths, packets)] for tunnelled data to `address` from this interface."""
 
@@ -141,6 +150,13 @@ def icmp_errors():
     bpf.attach(receiver, bpf.too_big(RECORD))
     receiver.setblocking(False)
     return receiver
+
+
+def drops(sockets: list) -> int:
+    """Return what full queues of these receive sockets have cost, packets; raises OSError."""
+    from haaro.platform import linux_drops
+
+    return linux_drops.drops(sockets)
 
 
 def inet(address: bytes, port: int) -> bytes:
