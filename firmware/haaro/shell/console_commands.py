@@ -136,8 +136,13 @@ def _set(console, now, words):
         for key in sorted(document):
             yield "%s: %s" % (key, json.dumps(document[key]))
         return
-    keys = words[0].split(".")
+    text = " ".join(words[1:])
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
     at = document
+    keys = words[0].split(".")
     try:
         for key in keys[:-1]:
             at = at[int(key)] if isinstance(at, list) else at.setdefault(key, {})
@@ -145,15 +150,11 @@ def _set(console, now, words):
         if len(words) == 1:
             yield "%s: %s" % (words[0], json.dumps(at[last]))
             return
+        at[last] = value
     except (KeyError, IndexError, ValueError, TypeError, AttributeError):
         _fail("%s: is not set" % words[0][:60])
-    text = " ".join(words[1:])
-    try:
-        at[last] = json.loads(text)
-    except ValueError:
-        at[last] = text
     _stage(console, json.dumps(document))
-    yield "%s: %s, staged; next: apply" % (words[0], json.dumps(at[last]))
+    yield "%s: %s, staged; next: apply" % (words[0], json.dumps(value))
 
 
 def _stage(console, text):

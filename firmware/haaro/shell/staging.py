@@ -166,13 +166,15 @@ class Staging:
         for name in names:
             path = self.files[name]
             try:
-                size = os.stat(path)[6]
-                with open(path, "r+b") as file:
-                    file.write(b"\x00" * size)
+                # Under a name that `recover` removes: a cut must not leave half a file in use.
+                os.rename(path, path + ".part")
+                sync_directory(path)
+                with open(path + ".part", "r+b") as file:
+                    file.write(b"\x00" * os.stat(path + ".part")[6])
                     file.flush()
             except OSError:
                 pass
-            remove(path)
+            remove(path + ".part")
         sync_directory(self.config)
 
 
