@@ -22,6 +22,7 @@ def image(mcu: str, octets: int, folder: Path) -> bytes:
     made = kind()
     content = bytes((7 * i + i // 251) & 0xFF for i in range(octets))
     made.segments = [ImageSegment(address, content)]
+    made.segments[0].name = None  # what only a section of an ELF file has, and the writer asks for
     made.entrypoint = address
     path = folder / "image.bin"
     made.save(str(path))

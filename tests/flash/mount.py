@@ -1,10 +1,10 @@
-"""Run by MicroPython's unix port: mounts a filesystem that lies in a file, and starts what is on it.
+"""Run by MicroPython's unix port: mounts a filesystem in a file, and starts what is on it.
 
     micropython mount.py FILE OFFSET OCTETS WORD
 
-WORD: `list` prints every file with its size; `import` imports haaro from it, by the names in
-LIST; `boot` does what a board does, main.py with the filesystem as current directory; `write`
-leaves a file there. The block device has the interface of esp32.Partition.
+WORD: `list` prints every file with its size; `import` imports the core and the platform; `boot`
+does what a board does, main.py with the filesystem as current directory; `write` leaves a file
+there; `format` formats it. The block device has the interface of esp32.Partition.
 """
 
 import os
@@ -19,7 +19,7 @@ class Partition:
     """A stretch of a file as a block device of 4096 octets a block."""
 
     def __init__(self, path, offset, octets):
-        self._file = open(path, "r+b")
+        self._file = open(path, "r+b")  # noqa: SIM115
         self._offset = offset
         self._blocks = octets // _BLOCK
 
@@ -61,6 +61,9 @@ def walk(folder):
 
 
 def main(path, offset, octets, word):
+    if word == "format":
+        vfs.VfsLfs2.mkfs(Partition(path, int(offset), int(octets)))
+        return
     # As esp32's _boot.py: the kind of filesystem is found out, readsize and so on are the defaults.
     vfs.mount(Partition(path, int(offset), int(octets)), "/flash")
     os.chdir("/flash")
@@ -68,7 +71,7 @@ def main(path, offset, octets, word):
     if word == "list":
         walk("/flash")
     elif word == "import":
-        for name, kind, _, _ in os.ilistdir("/flash/lib/haaro/core"):
+        for name, _, _, _ in os.ilistdir("/flash/lib/haaro/core"):
             if name != "__init__.mpy":
                 __import__("haaro.core." + name[:-4])
         from haaro.dataplane.chosen import leaves

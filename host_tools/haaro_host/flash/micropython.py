@@ -19,7 +19,7 @@ from haaro_host.flash.errors import BadInputError, FlashError
 from haaro_host.fleet.files import PUBLIC, write_whole
 
 _IMAGE_MAGIC = 0xE9
-_HEADER = struct.Struct("<BBBBI8xH")  # esp_image_header_t up to chip_id
+_HEADER = struct.Struct("<BBBBI4xH")  # esp_image_header_t up to chip_id
 _SLOT = "ota_0"
 _MAX_OCTETS = 32 << 20
 _TIMEOUT_S = 30

@@ -1,0 +1,175 @@
+"""`make firmware`, `make image`: what is built fits, is the same twice, runs on MicroPython."""
+
+import json
+
+import pytest
+
+from haaro_host.flash import boards, build, filesystem, merge
+from haaro_host.flash.errors import BadInputError
+from haaro_host.lab import system
+from tests.flash.conftest import PLAIN, S3, micropython
+
+BOTH = pytest.mark.parametrize("name", [S3, PLAIN])
+
+
+def manifest(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+@BOTH
+def test_the_same_tree_makes_the_same_octets(firmware, tmp_path, name):
+    again = build.build(boards.load(name), tmp_path / "again")
+    assert again == manifest(firmware[name])
+    for part in ("vfs.bin", "partitions.bin"):
+        assert (tmp_path / "again" / part).read_bytes() == (firmware[name] / part).read_bytes()
+
+
+@BOTH
+def test_the_manifest_says_what_is_there_and_where_it_goes(firmware, name):
+    board, folder = boards.load(name), firmware[name]
+    said = manifest(folder)
+    assert (said["board"], said["mpy"]["arch"]) == (name, "xtensawin")
+    assert [row["offset"] for row in said["parts"]] == [0x8000, board.table.find("vfs").offset]
+    for row in said["parts"]:
+        assert build.described((folder / row["path"]).read_bytes()).items() <= row.items()
+    for row in said["files"]:
+        data = (folder / "files" / row["path"]).read_bytes()
+        assert build.described(data).items() <= row.items()
+        # Octet 2 of a .mpy: its processor, 0 any, 10 xtensawin. Only the viper leaves have one.
+        if row["path"].endswith(".mpy"):
+            arch = 10 if "leaves_viper" in row["path"] else 0
+            assert (data[:1], data[2] >> 2) == (b"M", arch), row["path"]
+    assert (
+        said["filesystem"]["used"]
+        < said["filesystem"]["octets"]
+        == (folder / "vfs.bin").stat().st_size
+    )
+
+
+@BOTH
+def test_no_path_of_the_machine_is_in_the_image(source, firmware, name):
+    image = (firmware[name] / "vfs.bin").read_bytes()
+    for path in (source, firmware[name].parent, system.repository()):
+        assert str(path).encode() not in image
+
+
+@BOTH
+def test_micropython_mounts_the_image_and_finds_every_file(firmware, name):
+    place = boards.load(name).table.find("vfs")
+    status, lines = micropython(firmware[name] / "vfs.bin", 0, place.size, "list")
+    assert status == 0, lines
+    expected = {f"{row['path']} {row['size']}" for row in manifest(firmware[name])["files"]}
+    assert set(lines) == expected
+
+
+@BOTH
+def test_micropython_imports_the_firmware_from_the_image(firmware, name):
+    """The leaves for another processor are passed over, all else is the very code of the board."""
+    place = boards.load(name).table.find("vfs")
+    status, lines = micropython(firmware[name] / "vfs.bin", 0, place.size, "import")
+    assert status == 0, lines
+    assert lines == ["haaro.dataplane.leaves /flash/lib/haaro/platform/linux.mpy"]
+
+
+def test_a_board_boots_into_the_router_which_misses_its_configuration(firmware):
+    place = boards.load(PLAIN).table.find("vfs")
+    status, lines = micropython(firmware[PLAIN] / "vfs.bin", 0, place.size, "boot")
+    assert lines == [
+        "A fatal error occurred: router.json: (file): [Errno 2] ENOENT: cannot be read"
+    ], status
+
+
+def test_micropython_goes_on_writing_to_the_filesystem(firmware, tmp_path):
+    place = boards.load(PLAIN).table.find("vfs")
+    image = tmp_path / "vfs.bin"
+    image.write_bytes((firmware[PLAIN] / "vfs.bin").read_bytes())
+    assert micropython(image, 0, place.size, "write")[0] == 0
+    assert "written.txt 14" in micropython(image, 0, place.size, "list")[1]
+
+
+def test_an_empty_filesystem_is_what_micropython_formats_itself(tmp_path):
+    """The superblock holds the parameters; MicroPython's mkfs writes the same octets."""
+    octets = 64 * filesystem.BLOCK
+    blank = tmp_path / "blank.bin"
+    blank.write_bytes(b"\xff" * octets)
+    assert micropython(blank, 0, octets, "format") == (0, [])
+    assert blank.read_bytes() == filesystem.image({}, octets, "it")
+
+
+def test_runs_are_all_that_is_not_blank():
+    data = bytearray(b"\xff" * (10 * filesystem.BLOCK))
+    data[filesystem.BLOCK + 5] = 1
+    data[2 * filesystem.BLOCK] = 2
+    data[-1] = 3
+    found = list(filesystem.runs(bytes(data)))
+    assert [(offset, len(part)) for offset, part in found] == [
+        (filesystem.BLOCK, 2 * filesystem.BLOCK), (9 * filesystem.BLOCK, filesystem.BLOCK),
+    ]  # fmt: skip
+    rebuilt = bytearray(b"\xff" * len(data))
+    for offset, part in found:
+        rebuilt[offset : offset + len(part)] = part
+    assert rebuilt == data
+
+
+def test_what_does_not_fit_is_said_with_both_sizes():
+    with pytest.raises(
+        BadInputError, match=r"1 files of 70000 octets do not fit into vfs of 65536"
+    ):
+        filesystem.image({"a": bytes(70_000)}, 65536, "vfs")
+
+
+def test_a_changed_file_or_another_board_is_refused(firmware, tmp_path):
+    board = boards.load(PLAIN)
+    build.build(board, tmp_path / "b")
+    with pytest.raises(BadInputError, match="make firmware BOARD=ESP32_S3_W5500"):
+        build.load(boards.load(S3), tmp_path / "b")
+    target = tmp_path / "b" / "files" / "lib" / "haaro" / "core" / "router.mpy"
+    target.write_bytes(target.read_bytes() + b"x")
+    with pytest.raises(BadInputError, match=r"router\.mpy: is not what manifest\.json says"):
+        build.load(board, tmp_path / "b")
+    with pytest.raises(BadInputError, match="make firmware"):
+        build.load(board, tmp_path / "nothing")
+
+
+def test_the_command_names_what_it_made_and_what_is_wrong(capsys, tmp_path):
+    assert build.main([PLAIN, str(tmp_path / "b")]) == 0
+    assert "octets of .mpy (xtensawin)" in capsys.readouterr().out
+    for words in ([], [""], ["NO_SUCH_BOARD"], ["../x"], ["UNIX"]):
+        assert build.main(words) == 2
+        assert "A fatal error occurred: " in capsys.readouterr().err
+
+
+# --- make image -----------------------------------------------------------------------------------
+
+
+@BOTH
+def test_a_merged_image_has_micropython_our_table_and_our_files(
+    firmware, micropython_bin, tmp_path, name
+):
+    board = boards.load(name)
+    whole = merge.merged(board, micropython_bin[name], firmware[name])
+    place = board.table.find("vfs")
+    start = board.chip.bootloader_offset
+    theirs = micropython_bin[name].read_bytes()
+    assert len(whole) == board.flash_octets
+    assert whole[0x8000:0x8C00] == board.table.binary()
+    assert whole[0x10000 : 0x10000 + 4096] == theirs[0x10000 - start :][:4096]
+    # esptool notes the flash's size in the bootloader's header: 4 MB is 2, 16 MB is 4.
+    assert whole[start] == 0xE9
+    assert whole[start + 3] >> 4 == {4 << 20: 2, 16 << 20: 4}[board.flash_octets]
+    assert whole[place.offset : place.end] == (firmware[name] / "vfs.bin").read_bytes()
+    # And MicroPython finds its files in it.
+    merged = tmp_path / "merged.bin"
+    merged.write_bytes(whole)
+    status, lines = micropython(merged, place.offset, place.size, "list")
+    assert (status, len(lines)) == (0, len(manifest(firmware[name])["files"]))
+
+
+def test_the_merging_command_ends_as_it_should(firmware, micropython_bin, capsys, tmp_path):
+    good = [PLAIN, str(micropython_bin[PLAIN]), str(firmware[PLAIN])]
+    assert merge.main(good) == 0
+    assert "esptool --chip esp32 write-flash 0 " in capsys.readouterr().out
+    assert (firmware[PLAIN] / f"{PLAIN}.bin").exists()
+    for words in ([PLAIN], [PLAIN, ""], [PLAIN, str(micropython_bin[S3]), str(firmware[PLAIN])]):
+        assert merge.main(words) == 2
+        assert "A fatal error occurred: " in capsys.readouterr().err
