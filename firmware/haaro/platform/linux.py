@@ -28,6 +28,8 @@ class LinuxMachine:
         self._uplinks = LinuxNetdev(self._interfaces, self._routing)
         self._block_ipv6 = options.get("lan_ipv6") != "local"
         self._breakout = None
+        # By index, what we bring up ourselves (uplink/linux_modem.py).
+        self.modems: dict = {}
         self._waiting: list = []
         self._failed: list = []
         self.warnings: list = []
@@ -40,6 +42,9 @@ class LinuxMachine:
         self.signalling = Signalling(linux_sockets, home_address, plane.take)
         plane.control = self.signalling.send
         # After the plane, whose modules need the larger holes of the heap.
+        for i, uplink in enumerate(options["uplinks"]):
+            if uplink.get("driver") == "cellular":
+                self._add_modem(i, uplink, options["secrets"])
         if options.get("internet") == "local":
             from haaro.platform.linux_breakout import Breakout
 
@@ -51,9 +56,20 @@ class LinuxMachine:
             inside = settings.home_prefixes + [(settings.home_agent, 32)]
             self._breakout = Breakout(self._routing, inside, settings.networks, self._interfaces)
 
+    def _add_modem(self, index, uplink, secrets_path):
+        from haaro.shell import secrets, unload
+        from haaro.uplink.linux_modem import LinuxModem
+
+        own = secrets.modem(secrets_path, uplink["name"])
+        unload()
+        path = secrets_path + "." + uplink["name"]
+        self.modems[index] = LinuxModem(index, uplink, own, path, self._routing, self._warn)
+
     def start(self, poll) -> None:
         """Bring up our side of the box, whatever an earlier run left there. Raises OSError."""
         self._attach()
+        for modem in self.modems.values():
+            modem.register(poll)
         self.plane.register(poll)
         self.signalling.register(poll)
         poll.register(self._uplinks.socket, 1)
@@ -65,6 +81,8 @@ class LinuxMachine:
         failed: we did not want to end and are started again. What guards the LAN stays, as after a
         kill, or its packets would leave by the uplink in the clear meanwhile.
         """
+        for modem in self.modems.values():
+            modem.close()
         self.plane.close()
         self.signalling.close_all()
         self._uplinks.close()
@@ -97,10 +115,21 @@ class LinuxMachine:
         self._failed = []
         self.plane.check()
 
-    def uplink_event(self, obj) -> bool:
-        """Look at the uplinks if `obj` is their event socket; False if it is not."""
+    def tick(self, now: int) -> None:
+        """Do what is due at the modems."""
+        for modem in self.modems.values():
+            modem.tick(now)
+
+    def soonest(self, deadline: int) -> int:
+        """Return when `tick` must be called, `deadline` at the latest."""
+        for modem in self.modems.values():
+            deadline = min(deadline, modem.next_deadline())
+        return deadline
+
+    def uplink_event(self, obj, now: int = 0) -> bool:
+        """Look at the uplinks if `obj` is their event socket or a modem's; False if it is not."""
         if obj is not self._uplinks.socket:
-            return False
+            return any(modem.handle(obj, now) for modem in self.modems.values())
         self._uplinks.handle()
         self.plane.look_around()
         return True

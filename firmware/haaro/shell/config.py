@@ -20,6 +20,7 @@ from haaro.shell.config_values import (
     choice,
     list_of,
     number,
+    quotable,
     read,
     realm,
     shown_value,
@@ -42,9 +43,10 @@ def load(path: str, staged: bool = False) -> tuple:
     top = take(path, "", read(path), _ROUTER)
     optimization = take(path, "route_optimization.", top["route_optimization"], _OPTIMIZATION)
     keepalive = take(path, "keepalive.", top["keepalive"], _KEEPALIVE)
-    uplinks = [
-        take(path, "uplinks[%d]." % i, uplink, _UPLINK) for i, uplink in enumerate(top["uplinks"])
-    ]
+    uplinks = []
+    for i, uplink in enumerate(top["uplinks"]):
+        cellular = isinstance(uplink, dict) and uplink.get("driver") == "cellular"
+        uplinks.append(take(path, "uplinks[%d]." % i, uplink, _CELLULAR if cellular else _UPLINK))
     _check_interfaces(path, uplinks, top["fast_lan"])
     networks = top["networks"]
     for i, network in enumerate(networks):
@@ -168,8 +170,8 @@ def _inside(internet: str, organisation: list) -> list:
 
 
 def _check_interfaces(path, uplinks, lans):
-    for key in ("name", "interface"):
-        seen = [uplink[key] for uplink in uplinks]
+    for key in ("name", "port", "interface"):
+        seen = [uplink[key] for uplink in uplinks if key in uplink]
         for value in seen:
             if seen.count(value) > 1:
                 raise ConfigError(path, "uplinks", value, "each uplink needs its own " + key)
@@ -232,7 +234,7 @@ _CONSOLE = {
 }
 _UPLINK = {
     "name": (text_of(16), REQUIRED),
-    "driver": (choice("linux_netdev"), REQUIRED),
+    "driver": (choice("linux_netdev", "cellular"), REQUIRED),
     "interface": (text_of(15), REQUIRED),
     # None: the place in the list.
     "priority": (number(0, 255), None),
@@ -240,6 +242,24 @@ _UPLINK = {
     "metered": (_BOOL, False),
     "budget_kb_hour": (number(50, 1000000), 200),
 }
+# docs/cellular.md.
+_CELLULAR = dict(_UPLINK)
+_CELLULAR.update(
+    {
+        # Ours: a name for an interface that is not there yet.
+        "interface": (text_of(14), "modem0"),
+        "port": (text_of(100), REQUIRED),
+        "baud": (choice(9600, 57600, 115200, 230400, 460800, 921600), 115200),
+        "apn": (quotable, ""),
+        "user": (quotable, ""),
+        "profile": (choice("generic", "sim7600", "ec25", "bg96", "bg770", "sara-r4"), "generic"),
+        "roaming": (_BOOL, False),
+        # Of a month, both ways; 0: none.
+        "data_cap_mb": (number(0, 1000000), 0),
+        "power_key": (text_of(255), None),
+        "reset": (text_of(255), None),
+    }
+)
 _POLICY = {
     "return_s": (number(1, 3600), 30),
     "hold_down_s": (number(1, 300), 10),

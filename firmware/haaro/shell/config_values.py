@@ -117,6 +117,15 @@ def text_of(limit: int) -> object:
     return rule
 
 
+def quotable(value: object) -> str:
+    """What goes between the quotes of an AT command."""
+    if not isinstance(value, str) or len(value) > 64:
+        raise ValueError("must be a text of at most 64 characters")
+    if not all(" " <= letter <= "~" and letter not in '"\\' for letter in value):
+        raise ValueError("must be ASCII without quotes and backslashes")
+    return value
+
+
 def realm(value: object) -> str:
     # RFC 6521 4.2: labels of 1 to 127 octets between dots; [A22] 253 in all.
     if not isinstance(value, str) or len(value) > 253:

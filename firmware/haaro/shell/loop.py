@@ -95,7 +95,7 @@ class Loop:
         now = self.clock.now()
         if self.control.handle(obj, now) or (self.console and self.console.handle(obj, now)):
             pass
-        elif self.machine.uplink_event(obj):
+        elif self.machine.uplink_event(obj, now):
             self._uplinks(now)
         else:
             receive = self.machine.signalling.receive
@@ -142,6 +142,7 @@ class Loop:
                 ident = tunnel.id
                 router.tunnel_traffic(now, ident, plane.user_rx(ident), plane.user_tx(ident))
             router.handle_timer(now)
+            self.machine.tick(now)
             self.control.expire(now)
             if self.console:
                 self.console.tick(now)
@@ -182,7 +183,9 @@ class Loop:
             transmit = router.poll_transmit()
         deadline = router.next_deadline()
         limit = now + _MAX_WAIT_MS
-        self._deadline = limit if deadline is None or deadline > limit else deadline
+        if deadline is None or deadline > limit:
+            deadline = limit
+        self._deadline = self.machine.soonest(deadline)
 
     def _event(self, event: tuple) -> None:
         kind = event[0]

@@ -19,8 +19,10 @@ from haaro.shell.config_values import (
     krm_octets,
     list_of,
     number,
+    quotable,
     read,
     take,
+    text_of,
 )
 
 _ALGORITHMS = ("hmac-md5", "hmac-sha1", "hmac-sha256")
@@ -45,6 +47,7 @@ def load(path: str) -> tuple:
     ]
     if associations[0]["spi"] == associations[-1]["spi"] and len(associations) > 1:
         raise ConfigError(path, "mobile_home[1].spi", associations[1]["spi"], "needs its own SPI")
+    modem(path, "")  # says what is wrong there
     static_krm = {}
     for i, row in enumerate(top["peers"]):
         where = "peers[%d]." % i
@@ -56,11 +59,29 @@ def load(path: str) -> tuple:
     return [(row["spi"], row["algorithm"], row["key"]) for row in associations], static_krm
 
 
+def modem(path: str, name: str) -> dict:
+    """Return {"password", "pin"} of the uplink called `name`, "" where the file has none."""
+    rows = take(path, "", read(path), _SECRETS, hidden)["modems"]
+    for i, row in enumerate(rows):
+        found = take(path, "modems[%d]." % i, row, _MODEM, hidden)
+        if found.pop("uplink") == name:
+            return found
+    return {"password": "", "pin": ""}
+
+
+def _pin(value: object) -> str:
+    # 3GPP TS 31.101 9.5.1: four to eight digits.
+    if not isinstance(value, str) or not 4 <= len(value) <= 8 or not value.isdigit():
+        raise ValueError("must be a text of 4 to 8 digits")
+    return value
+
+
 _SECRETS = {
     "version": (choice(1), REQUIRED),
     # The one in use, then, while the key is rotated, the other one that is live.
     "mobile_home": (list_of(anything, 1, 2), REQUIRED),
     "peers": (list_of(anything, 0, 64), []),
+    "modems": (list_of(anything, 0, 8), []),
     # Of the console's password; read by shell/console_lock.py.
     "console": (console_hash, None),
 }
@@ -70,4 +91,5 @@ _MOBILE_HOME = {
     "algorithm": (choice(*_ALGORITHMS), REQUIRED),
     "key": (key_octets, REQUIRED),
 }
+_MODEM = {"uplink": (text_of(16), REQUIRED), "password": (quotable, ""), "pin": (_pin, "")}
 _PEER = {"home_address": (an_address, REQUIRED), "krm": (list_of(anything, 1, 2), REQUIRED)}

@@ -36,6 +36,9 @@ def build_status(loop, now: int) -> dict:
     for uplink in answer["uplinks"]:
         configured = loop.options["uplinks"][uplink["index"]]
         uplink["interface"] = configured["interface"]
+        modem = loop.machine.modems.get(uplink["index"])
+        if modem:
+            uplink["modem"] = modem.status()
     answer["routes"] = [_route(*route) for route in loop.router.forwarding_table()[0]]
     answer["data_plane"] = _data_plane(loop)
     answer["heap"] = heap

@@ -18,7 +18,7 @@ _OUT_OCTETS = const(2 * _LARGEST_FRAME + 256)
 # Protocol, and one octet of data or a short protocol: less is no frame.
 _SHORTEST_FRAME = const(6)
 _SPECIAL = (_FLAG, _ESCAPE)
-_NO_CARRIER = b"\r\nNO CARRIER"
+_NO_CARRIER = b"NO CARRIER"
 
 
 class Hdlc:
@@ -82,8 +82,10 @@ class Hdlc:
         self._length = length
         self._running = running
         self._escaped = escaped
-        # No frame begins like this, so no packet of anybody's can say it.
-        return 12 <= length < 24 and frame[HEADROOM : HEADROOM + 12] == _NO_CARRIER
+        # No frame begins with a line's end, so no packet of anybody's can say it.
+        if length < len(_NO_CARRIER) + 2 or frame[HEADROOM : HEADROOM + 2] != b"\r\n":
+            return False
+        return bytes(frame[HEADROOM : HEADROOM + min(length, _LARGEST_FRAME)]).find(_NO_CARRIER) > 0
 
     @property
     def waiting(self) -> int:

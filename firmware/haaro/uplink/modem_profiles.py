@@ -64,11 +64,9 @@ _CHANGES = {
 }
 _CHANGES["bg770"] = _CHANGES["bg96"]
 
-NAMES = ("generic", "sim7600", "ec25", "bg96", "bg770", "sara-r4")
-
 
 def profile(name: str) -> dict:
-    """Return the whole profile of one of NAMES; raises KeyError."""
+    """Return the whole profile of a modem or "generic"; raises KeyError."""
     whole = dict(GENERIC)
     if name != "generic":
         whole.update(_CHANGES[name])

@@ -28,6 +28,8 @@ ROUTERS = tuple(office.node for office in plan.OFFICES)
 HEAP = "384k"
 # Its modules are 21 KB, and a change of routes needs room for a moment.
 KERNEL_PLANE_HEAP = "448k"
+# A modem's modules and buffers are 57 KB.
+MODEM_HEAP = "512k"
 REGISTRATION_DEADLINE_S = 15.0
 _STOP_DEADLINE_S = 4.0
 _ANSWER_DEADLINE_S = 2.0
@@ -172,6 +174,8 @@ class Lab:
         if not program.exists():
             raise LabError(f"{program} is missing: this isn't a whole checkout of haaro")
         heap = HEAP if self.layout.dataplane == "userspace" else KERNEL_PLANE_HEAP
+        if any(each["driver"] == "cellular" for each in self.layout.uplinks.get(node, [])):
+            heap = MODEM_HEAP
         command = [system.micropython(), "-X", f"heapsize={heap}", str(program)]
         config = str(self.files.router_config(node))
         self.start(node, [*command, "--config", config, "run"])
