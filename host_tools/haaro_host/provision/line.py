@@ -17,6 +17,7 @@ _STEP_S = 0.05
 _ANSWER_S = 8.0
 _LOGIN_S = 60.0  # PBKDF2 on a small board
 _SOUND_S = 3.0
+_PROMPT_S = 0.3
 _LINE_LIMIT = 1 << 16
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -103,13 +104,19 @@ class Line:
     def sound(self) -> str:
         """Return what is at the other end: CONSOLE or REPL. Raises Silent."""
         # Leave a raw REPL, forget a half line, and see what an empty one brings.
-        self.send(b"\x02\x15\r")
-        seen = self._drain(_SOUND_S, lambda seen: seen.rstrip(b" ").endswith((b">>>", b"\n")))
-        if b">>>" in self._drain(0.3, lambda seen: b">>>" in seen, seen):
+        seen = self._knock(b"\x02\x15\r")
+        if not seen:
+            # A program that hangs, or half a program that a pulled cable left in the raw REPL.
+            seen = self._knock(b"\r\x03\x02\r")
+        if b">>>" in self._drain(_PROMPT_S, lambda seen: b">>>" in seen, seen):
             return REPL
         with suppress(Refused):
             list(self.ask("help", _SOUND_S))
         return CONSOLE
+
+    def _knock(self, octets: bytes) -> bytes:
+        self.send(octets)
+        return self._drain(_SOUND_S, lambda seen: seen.rstrip(b" ").endswith((b">>>", b"\n")))
 
     def _drain(self, seconds: float, enough: Callable[[bytes], bool], seen: bytes = b"") -> bytes:
         end = time.monotonic() + seconds
