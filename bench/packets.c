@@ -60,7 +60,7 @@ static void fatal(const char *what)
 	exit(1);
 }
 
-static int send_all(char **argv, int spread, uint32_t step)
+static int send_all(char **argv, int connected, int spread, uint32_t step)
 {
 	static char payload[BURST * MOST];
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[3]))};
@@ -79,9 +79,9 @@ static int send_all(char **argv, int spread, uint32_t step)
 	setsockopt(udp, SOL_SOCKET, SO_SNDBUFFORCE, &queue, sizeof(queue));
 	if (setsockopt(udp, SOL_UDP, UDP_SEGMENT, &octets, sizeof(octets)) < 0)
 		fatal("UDP_SEGMENT");
-	if (spread == 1 && connect(udp, (struct sockaddr *)&to, sizeof(to)) < 0)
+	if (connected && connect(udp, (struct sockaddr *)&to, sizeof(to)) < 0)
 		fatal("connect");
-	if (spread == 1)
+	if (connected)
 		message.msg_name = NULL, message.msg_namelen = 0;
 	first = ntohl(to.sin_addr.s_addr);
 	began = now = seconds(CLOCK_MONOTONIC);
@@ -96,7 +96,7 @@ static int send_all(char **argv, int spread, uint32_t step)
 			int count = due < BURST ? (int)due : BURST;
 
 			data.iov_len = (size_t)count * octets;
-			if (spread > 1) {
+			if (!connected) {
 				to.sin_addr.s_addr = htonl(first + at * step);
 				at = (at + 1) % spread;
 			}
@@ -164,9 +164,9 @@ int main(int argc, char **argv)
 	if (argc == 3 && !strcmp(argv[1], "count"))
 		return count_all(argv[2]);
 	if (argc == 7 && !strcmp(argv[1], "send"))
-		return send_all(argv, 1, 0);
+		return send_all(argv, 1, 1, 0);
 	if (argc == 9 && !strcmp(argv[1], "send"))
-		return send_all(argv, atoi(argv[7]), strtoul(argv[8], NULL, 10));
+		return send_all(argv, 0, atoi(argv[7]), strtoul(argv[8], NULL, 10));
 	fprintf(stderr, "usage: packets send ADDRESS PORT RATE SECONDS OCTETS [SPREAD STEP] | count PORT\n");
 	return 2;
 }

@@ -2,9 +2,9 @@
 
     micropython -X heapsize=384k plane.py < lines
 
-The first line is JSON: {"tunnels", "prefixes", "dataplane", "socket"}. What a router imports is
-imported, so that the heap is that of the product; only the protocol does not run. Then one JSON
-line for each word on stdin:
+The first line is JSON: {"tunnels", "prefixes", "networks", "dataplane", "socket"}, see spread.py.
+What a router imports is imported, so that the heap is that of the product; only the protocol does
+not run. Then one JSON line for each word on stdin:
 
     heap      octets in use, garbage included, and packets handled: nothing else is allocated
     swap      microseconds that a change of the routes took until it is in force
@@ -23,9 +23,16 @@ import time
 from haaro.dataplane.pools import make_pools
 
 pools = make_pools()
+config = json.loads(sys.stdin.readline())
+# Like the pools before anything that leaves only small holes in the heap.
+routes: list = [(bytes(4), 0, 0, -1)] * (config["prefixes"] + 1)
+sources: list = [None] * config["prefixes"]
 
 # As main.py does: or the compiler's garbage leaves no hole of more than a few KB.
 gc.threshold(8192)
+
+from spread import host, remote  # noqa: E402
+from spread import prefix as prefix_of  # noqa: E402
 
 import haaro.shell.loop  # noqa: E402,F401  its heap is the product's
 from haaro.dataplane.chosen import leaves  # noqa: E402
@@ -40,16 +47,6 @@ LOOKUPS = 2000
 
 class Settings:
     """What the machine asks of a router's settings."""
-
-
-def remote(number: int) -> bytes:
-    """End of direct tunnel `number`, 0 the first: 10.98.0.1 and up."""
-    return bytes((10, 98, (number + 1) >> 8, (number + 1) & 255))
-
-
-def network(number: int) -> bytes:
-    """Prefix `number`, a /24: 10.128.0.0 and up."""
-    return bytes((10, 128 + (number >> 8), number & 255, 0))
 
 
 class Plane:
@@ -72,6 +69,7 @@ class Plane:
         }
         self.tunnels = config["tunnels"]
         self.prefixes = config["prefixes"]
+        self.networks = config["networks"]
         self.machine = LinuxMachine(settings, options, pools)
         self.plane = self.machine.plane
         self.moved = 0
@@ -86,13 +84,11 @@ class Plane:
 
     def swap(self) -> None:
         """Forward by all prefixes, spread over the direct tunnels."""
-        routes = [(bytes(4), 0, 0, -1)]
-        sources = []
         for i in range(self.prefixes):
-            net = network(i)
-            tunnel = 1 + i % self.tunnels
-            routes.append((net, 24, tunnel, -1))
-            sources.append((net, 24, tunnel))
+            net = prefix_of(i, self.prefixes, self.networks)
+            tunnel = (1 + i % self.tunnels,)
+            routes[i + 1] = net + tunnel + (-1,)
+            sources[i] = net + tunnel
         begun = time.ticks_us()
         self.plane.swap(routes, sources)
         self.plane.commit()
@@ -131,8 +127,7 @@ class Plane:
     def find(self) -> dict:
         """Time lookups of addresses all over the table."""
         plane = self.plane
-        step = max(1, self.prefixes // 64)
-        wanted = [network(i)[:3] + b"\x0a" for i in range(0, max(1, self.prefixes), step)]
+        wanted = [host(i) for i in range(0, self.networks, max(1, self.networks // 64))]
         rounds = LOOKUPS // len(wanted)
         find = leaves.find
         begun = time.ticks_us()
@@ -145,7 +140,7 @@ class Plane:
 
 def main() -> None:
     """Start, fill, and answer words until `stop`."""
-    plane = Plane(json.loads(sys.stdin.readline()))
+    plane = Plane(config)
     machine = plane.machine
     poll = select.poll()
     poll.register(sys.stdin, select.POLLIN)
@@ -161,7 +156,7 @@ def main() -> None:
         print(json.dumps({"ready": True, "plane": machine.plane_kind, "why": machine.plane_why}))
     except (MemoryError, IndexError) as error:
         print(json.dumps({"refused": type(error).__name__}))
-        machine.stop()
+        # Without memory it could not even take everything back: the namespaces go anyway.
         return
     forward = machine.plane
     while True:

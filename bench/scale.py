@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import spread
 from bench.figures import quantile, search_rate
 from bench.measure import Counter, Generator
 from bench.topology import Net
@@ -30,7 +31,10 @@ from haaro_host.lab.system import LabError
 POINTS = ((1, 1), (1, 100), (64, 64), (64, 192), (64, 900))
 FILLED = ((1, 1), (1, 1000), (1, 10000), (100, 10000), (1000, 10000))
 BEYOND = ((64, 1000), (64, 10000), (100, 100))
-_NETS = "10.128.0.10"
+# /24s that datagrams go to, whatever the table has: of a process' table, of a filled one.
+_NETWORKS = 900
+_MANY_NETWORKS = 10000
+_FIRST = "10.128.0.10"
 _STEP = "256"
 _PORT = 434
 _CHANGES = 5
@@ -53,15 +57,15 @@ class Pace:
 class Plane:
     """`plane.py` in r1; a context. `refused` is why it could not be filled, or None."""
 
-    def __init__(self, net: Net, firmware: Path, config: dict[str, Any]) -> None:
-        heap = lab.HEAP if config["dataplane"] == "userspace" else lab.KERNEL_PLANE_HEAP
-        if config["prefixes"] > _PRODUCT_PREFIXES:
-            heap = _LARGE_HEAP
-        self.heap = heap
+    def __init__(
+        self, net: Net, firmware: Path, config: dict[str, Any], heap: str | None = None
+    ) -> None:
+        product = lab.HEAP if config["dataplane"] == "userspace" else lab.KERNEL_PLANE_HEAP
+        self.heap = heap = heap or product
         program = str(Path(__file__).with_name("plane.py"))
         command = [system.micropython(), "-X", f"heapsize={heap}", program]
         self._process = subprocess.Popen(
-            net.inside("r1", ["env", f"MICROPYPATH={firmware}", *command]),
+            net.inside("r1", ["env", f"MICROPYPATH={firmware}:{Path(program).parent}", *command]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -115,19 +119,37 @@ def run(
     net: Net, build: Path, dataplane: str, point: tuple[int, int], pace: Pace
 ) -> dict[str, Any]:
     """One point of one plane, from a router's own process."""
-    tunnels, prefixes = point
-    found: dict[str, Any] = {"plane": dataplane, "tunnels": tunnels, "prefixes": prefixes}
+    found: dict[str, Any] = {"plane": dataplane, "tunnels": point[0], "prefixes": point[1]}
     _accept_all(net)
-    config = {"tunnels": tunnels, "prefixes": prefixes, "dataplane": dataplane}
-    with Plane(net, system.firmware().parent, config) as plane:
+    if point[1] <= _PRODUCT_PREFIXES:
+        found.update(_of_a_process(net, build, dataplane, point, pace, None))
+        if found.get("refused") != "MemoryError":
+            return found
+        found["refused_with"] = found.pop("heap")
+        del found["refused"]
+    return {**found, **_of_a_process(net, build, dataplane, point, pace, _LARGE_HEAP)}
+
+
+def _of_a_process(
+    net: Net, build: Path, dataplane: str, point: tuple[int, int], pace: Pace, heap: str | None
+) -> dict[str, Any]:
+    tunnels, prefixes = point
+    found: dict[str, Any] = {}
+    config = {
+        "tunnels": tunnels,
+        "prefixes": prefixes,
+        "networks": _NETWORKS,
+        "dataplane": dataplane,
+    }
+    with Plane(net, system.firmware().parent, config, heap) as plane:
         found["heap"] = plane.heap
         if plane.refused:
             return {**found, "refused": plane.refused}
         found.update(_changes(plane))
         found["find_ns"] = quantile([plane.ask("find")["ns"] for _ in range(5)], 0.5)
-        found.update(_rates(net, build, prefixes, pace))
+        found.update(_rates(net, build, _NETWORKS, pace))
         if dataplane == "userspace":
-            found["heap_octets_per_packet"] = _heap(net, build, plane, prefixes)
+            found["heap_octets_per_packet"] = _heap(net, build, plane)
         status = plane.ask("status")
         if status["plane"] != dataplane:
             raise LabError(f"the {dataplane} plane is not in use: {status['why']}")
@@ -141,28 +163,32 @@ def run_filled(net: Net, build: Path, point: tuple[int, int], pace: Pace) -> dic
     """The kernel plane's programs with maps that are filled from outside."""
     tunnels, prefixes = point
     _accept_all(net)
-    config = {"tunnels": 1, "prefixes": 1, "dataplane": "kernel"}
+    config = {"tunnels": 1, "prefixes": 1, "networks": _MANY_NETWORKS, "dataplane": "kernel"}
     with Plane(net, _larger_firmware(build), config) as plane:
         status = plane.ask("status")
         if status["plane"] != "kernel":
             raise LabError(f"the kernel plane is not in use: {status['why']}")
         took = _fill(net, status, tunnels, prefixes)
-        found = _rates(net, build, prefixes, pace)
+        found = _rates(net, build, _MANY_NETWORKS, pace)
     return {"plane": "kernel maps, filled from outside", "tunnels": tunnels, "prefixes": prefixes,
             "swap_ms": took * 1000, **found}  # fmt: skip
 
 
 def home_agent(count: int) -> dict[str, Any]:
     """CPU milliseconds of a registration at a home agent with `count` routers, all of whom register
-    within seconds.
+    within seconds: with an empty disk, and after a restart with that of before.
     """
+    program = (
+        "import json, sys; from tests.bench import home_agent_scale as scale; "
+        "print(json.dumps(scale.measure(int(sys.argv[1]), False, False)))"
+    )
     text = subprocess.run(
-        [sys.executable, "-m", "tests.bench.home_agent_scale", "--routers", str(count), "--json"],
+        [sys.executable, "-c", program, str(count)],
         capture_output=True, text=True, check=False, cwd=system.repository(), timeout=300,
     )  # fmt: skip
     if text.returncode:
         raise LabError(f"home agent with {count} routers: {text.stderr[-300:]}")
-    return {"routers": count, **json.loads(text.stdout)["a priority each"]["empty"]}
+    return {"routers": count, **json.loads(text.stdout)}
 
 
 def _accept_all(net: Net) -> None:
@@ -176,27 +202,25 @@ def _changes(plane: Plane) -> dict[str, float]:
     return {"swap_ms": quantile(swaps, 0.5) / 1000, "move_ms": quantile(moves, 0.5) / 1000}
 
 
-def _rates(net: Net, build: Path, prefixes: int, pace: Pace) -> dict[str, Any]:
-    spread = () if prefixes == 1 else (str(prefixes), _STEP)
+def _rates(net: Net, build: Path, networks: int, pace: Pace) -> dict[str, Any]:
     with Counter(net, build, "r2", _PORT) as counter:
-        generator = Generator(net, build, counter, spread)
+        generator = Generator(net, build, counter, (str(networks), _STEP))
         # The first packet to each address asks for neighbours and makes routes.
-        generator.trial(20000, 1.0, _NETS)
-        rate = search_rate(lambda asked: generator.trial(asked, pace.seconds, _NETS), pace.steps)
+        generator.trial(20000, 1.0, _FIRST)
+        rate = search_rate(lambda asked: generator.trial(asked, pace.seconds, _FIRST), pace.steps)
     return {"kpps": rate.best / 1000, "generator": rate.generator, "blast_kpps": rate.blast / 1000}
 
 
-def _heap(net: Net, build: Path, plane: Plane, prefixes: int) -> float | None:
+def _heap(net: Net, build: Path, plane: Plane) -> float | None:
     """Octets of heap for each packet; None if collecting came between."""
-    spread = () if prefixes == 1 else (str(prefixes), _STEP)
     with Counter(net, build, "r2", _PORT) as counter:
-        generator = Generator(net, build, counter, spread)
+        generator = Generator(net, build, counter, (str(_NETWORKS), _STEP))
         plane.ask("status")
         first, second = plane.ask("heap"), plane.ask("heap")
         for _ in range(3):
             plane.ask("status")
             one = plane.ask("heap")
-            generator.trial(_HEAP_PACKETS * 4, 1.0, _NETS)
+            generator.trial(_HEAP_PACKETS * 4, 1.0, _FIRST)
             two = plane.ask("heap")
             packets = two["packets"] - one["packets"]
             octets = two["heap"] - one["heap"] - (second["heap"] - first["heap"])
@@ -230,13 +254,13 @@ def _fill(net: Net, status: dict[str, Any], tunnels: int, prefixes: int) -> floa
     (table,) = Path(status["tables"]).glob("table_*")  # the one there is, just after the start
     with path.open("w") as file:
         for number in range(tunnels):
-            remote = bytes((10, 98, (number + 1) >> 8, (number + 1) & 255))
-            value = kernel_maps.tunnel(local, remote, _PORT, link, via, 1468, True)
+            remote = spread.remote(number)
+            value = kernel_maps.tunnel(local, remote, _PORT, link, via, 1468, 1, True)
             key = (first + number).to_bytes(4, sys.byteorder)
             kernel_maps.update(file, f"{status['maps']}/tunnels", key, value)
         for number in range(prefixes):
-            key = (24).to_bytes(4, sys.byteorder)
-            key += bytes((10, 128 + (number >> 8), number & 255, 0))
+            net_of, plen = spread.prefix(number, prefixes, _MANY_NETWORKS)
+            key = plen.to_bytes(4, sys.byteorder) + net_of
             slot = (first + number % tunnels).to_bytes(2, sys.byteorder)
             kernel_maps.update(file, table, key, slot + b"\xff\xff\xff\xff\0\0")
     begun = time.monotonic()
