@@ -46,6 +46,8 @@ class Loop:
         self._warned = 0
         self._stop_at: int | None = None
         self._deadline = 0
+        # When the timers are looked at in any case: not put off by whoever asks often.
+        self._wake_at = 0
         self._slow_at = 0
 
     def run(self, profile: str = "") -> None:
@@ -138,6 +140,7 @@ class Loop:
                     plane.wanted[hint] = 0
                     router.traffic_wanted(now, hint)
         if now >= self._deadline:
+            self._wake_at = now + _MAX_WAIT_MS
             for tunnel in router.tunnels.all():
                 ident = tunnel.id
                 router.tunnel_traffic(now, ident, plane.user_rx(ident), plane.user_tx(ident))
@@ -182,7 +185,7 @@ class Loop:
                 )
             transmit = router.poll_transmit()
         deadline = router.next_deadline()
-        limit = now + _MAX_WAIT_MS
+        limit = self._wake_at
         if deadline is None or deadline > limit:
             deadline = limit
         self._deadline = self.machine.soonest(deadline)
