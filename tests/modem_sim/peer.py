@@ -10,12 +10,15 @@ import pty
 import select
 import shutil
 import subprocess
+import time
 import tty
 from collections.abc import Sequence
 from contextlib import suppress
 
 COMMAND = ("slirp-fullbolt", "ppp")
 _MOST = 65536
+_READY = b"Ready"
+_READY_S = 5.0
 
 
 def why_not_here() -> str | None:
@@ -31,11 +34,22 @@ class Peer:
         tty.setraw(slave)
         os.set_blocking(self._master, False)
         self._process = subprocess.Popen(
-            list(command), stdin=slave, stdout=slave, stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            list(command), stdin=slave, stdout=slave, stderr=subprocess.PIPE,
+            start_new_session=True, bufsize=0,
         )  # fmt: skip
         os.close(slave)
         self.ended = False
+        self._wait_ready()
+
+    def _wait_ready(self) -> None:
+        """What is written earlier it may lose."""
+        words = self._process.stderr
+        assert words is not None
+        said = b""
+        end = time.monotonic() + _READY_S
+        while _READY not in said and time.monotonic() < end:
+            if select.select([words], [], [], end - time.monotonic())[0]:
+                said += words.read(_MOST) or b""
 
     def fileno(self) -> int:
         """Of what is readable when it has something to say."""
@@ -62,4 +76,6 @@ class Peer:
         """End it."""
         self._process.kill()
         self._process.wait()
+        if self._process.stderr:
+            self._process.stderr.close()
         os.close(self._master)

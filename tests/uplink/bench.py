@@ -21,7 +21,7 @@ SETTINGS = {
     "profile": "generic",
     "roaming": False,
 }
-_PEER_WAIT_S = 0.05
+_PEER_WAIT_S = 0.1
 _TURNS = 200000
 
 
@@ -60,7 +60,7 @@ class Bench:
         self.packets: list[bytes] = []
         self.written = bytearray()
         self.seen: list[tuple[str, str]] = []
-        self._make_peer = peer
+        self.make_peer = peer
         self._peer: Peer | None = None
 
     def _driver(self) -> Cellular:
@@ -152,13 +152,13 @@ class Bench:
     def _network(self) -> bool:
         """Move octets between the modem and the peer; the peer lives as long as the call."""
         sim = self.sim
-        if not sim.data_mode or sim.stuck or self._make_peer is None:
+        if not sim.data_mode or sim.stuck or self.make_peer is None:
             if self._peer and not sim.data_mode:
                 self.close()
             sim.to_network.clear()
             return False
         if self._peer is None:
-            self._peer = self._make_peer()
+            self._peer = self.make_peer()
         sent = bytes(sim.to_network)
         sim.to_network.clear()
         if sent:

@@ -21,7 +21,8 @@ _NOISY_MS = const(2000)
 _CR = const(13)
 _LF = const(10)
 _FINAL = ("OK", "ERROR", "NO CARRIER", "BUSY", "NO ANSWER", "NO DIALTONE", "NO DIAL TONE")
-_FINAL_PREFIXES = ("+CME ERROR", "+CMS ERROR", "CONNECT")
+_ERRORS = ("+CME ERROR", "+CMS ERROR")
+_CONNECT = "CONNECT"
 
 
 class At:
@@ -109,13 +110,12 @@ class At:
         if self._command is not None and self._sent:
             if line == self._command:
                 return False  # echo
-            if line in _FINAL or line.startswith(_FINAL_PREFIXES[0]):
+            if line == "OK" and self._prefix and not self._lines:
+                return False  # the end of an earlier command: ours comes with a line
+            if line in _FINAL or line.startswith(_ERRORS):
                 self._end(line)
                 return False
-            if line.startswith(_FINAL_PREFIXES[1]):
-                self._end(line)
-                return False
-            if line.startswith(_FINAL_PREFIXES[2]):
+            if line.startswith(_CONNECT):
                 self._end(line)
                 return True
             if self._prefix and line.startswith(self._prefix):

@@ -19,7 +19,8 @@ _GUARD_MS = const(1100)
 _HANG_UP_MS = const(2000)
 _AGAIN_MS = const(5000)
 _AGAIN_MOST_MS = const(300000)
-# A call of less is dialled again after a while that doubles.
+# A call of less is dialled again after a while that doubles; a modem that has answered for less
+# gets the next rung of the ladder.
 _LASTED_MS = const(60000)
 _REST_MS = const(30000)  # after the whole ladder was in vain
 _SETTLE_MS = const(100)
@@ -48,6 +49,7 @@ class Modem:
         self._rung = 0
         self._again_ms = _AGAIN_MS
         self._up_since = 0
+        self._ladder_at = 0
         self._then = None  # what takes the end of the command that runs
         self._repeat = None  # the command, once more after a timeout
         self._timer: int | None = None
@@ -231,6 +233,9 @@ class Modem:
         self._quit()
         self.ppp.fail("")
         self.recoveries += 1
+        if now - self._ladder_at >= _LASTED_MS:
+            self._rung = 0
+        self._ladder_at = now
         if self._rung >= len(rungs):
             self._rung = 0
             self.stage = "wait"
