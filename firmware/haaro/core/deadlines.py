@@ -13,21 +13,24 @@ class Deadlines:
     """
 
     def __init__(self) -> None:
-        self._when: dict[tuple[str, bytes], int] = {}
-        # (time, kind, peer), the earliest first. What no longer agrees with `_when` is void.
-        self._heap: list[tuple[int, str, bytes]] = []
+        # (time, key), the earliest first. What is not the very entry in `_when` is void.
+        self._when: dict[tuple[str, bytes], tuple[int, tuple[str, bytes]]] = {}
+        self._heap: list[tuple[int, tuple[str, bytes]]] = []
 
     def set(self, kind: str, when: int, peer: bytes = b"") -> None:
         """Arm, or move, the timer (kind, peer) to `when` ms."""
         key = (kind, peer)
-        if self._when.get(key) == when:
-            return
-        self._when[key] = when
+        entry = self._when.get(key)
+        if entry is not None:
+            if entry[0] == when:
+                return
+            key = entry[1]
+        entry = self._when[key] = (when, key)
         if len(self._heap) > 2 * len(self._when) + _SLACK:
-            self._heap = [(at, k[0], k[1]) for k, at in self._when.items()]
+            self._heap = list(self._when.values())
             heapq.heapify(self._heap)
         else:
-            heapq.heappush(self._heap, (when, kind, peer))
+            heapq.heappush(self._heap, entry)
 
     def clear(self, kind: str, peer: bytes = b"") -> None:
         """Disarm a timer; not armed is not an error."""
@@ -40,15 +43,16 @@ class Deadlines:
 
     def get(self, kind: str, peer: bytes = b"") -> int | None:
         """Return the time of a timer, None when it is not armed."""
-        return self._when.get((kind, peer))
+        entry = self._when.get((kind, peer))
+        return None if entry is None else entry[0]
 
     def next(self) -> int | None:
         """Return the earliest time, None when nothing is armed."""
         heap = self._heap
         while heap:
-            when, kind, peer = heap[0]
-            if self._when.get((kind, peer)) == when:
-                return when
+            entry = heap[0]
+            if self._when.get(entry[1]) is entry:
+                return entry[0]
             heapq.heappop(heap)
         return None
 
@@ -57,6 +61,6 @@ class Deadlines:
         first = self.next()
         if first is None or first > now:
             return None
-        _, kind, peer = heapq.heappop(self._heap)
-        del self._when[(kind, peer)]
-        return kind, peer
+        key = heapq.heappop(self._heap)[1]
+        del self._when[key]
+        return key

@@ -112,9 +112,23 @@ def build_ipv4_into(
     """
     if payload_len > 65515:
         raise ValueError("packet over 65535 octets")
-    struct.pack_into(">BBHHH", buf, off, 0x45, tos, 20 + payload_len, ident, _DF if df else 0)
-    struct.pack_into(">BBH4s4s", buf, off + 8, ttl, proto, 0, src, dst)
-    struct.pack_into(">H", buf, off + 10, checksum(buf, off, 20))
+    first = 0x4500 | tos
+    flags = _DF if df else 0
+    last = ttl << 8 | proto
+    total = first + 20 + payload_len + ident + flags + last + int.from_bytes(src + dst, "big")
+    struct.pack_into(
+        ">HHHHHH4s4s",
+        buf,
+        off,
+        first,
+        20 + payload_len,
+        ident,
+        flags,
+        last,
+        (total % 0xFFFF or 0xFFFF) ^ 0xFFFF,
+        src,
+        dst,
+    )
     return off + 20
 
 
@@ -158,13 +172,12 @@ def build_icmp_error(
 def _icmp(
     src: bytes, dst: bytes, kind: int, code: int, rest: bytes, body: bytes, tos: int
 ) -> bytes:
-    length = 8 + len(body)
-    buf = bytearray(20 + length)
-    off = build_ipv4_into(buf, 0, PROTOCOL_ICMP, src, dst, length, 64, tos)
-    struct.pack_into(">BBH4s", buf, off, kind, code, 0, rest)
-    buf[off + 8 :] = body
-    struct.pack_into(">H", buf, off + 2, checksum(buf, off, length))
-    return bytes(buf)
+    buf = bytearray(24)
+    build_ipv4_into(buf, 0, PROTOCOL_ICMP, src, dst, 8 + len(body), 64, tos)
+    first = kind << 8 | code
+    rest += body
+    struct.pack_into(">HH", buf, 20, first, checksum(rest, 0, len(rest), first))
+    return bytes(buf) + rest
 
 
 def checksum(buf: bytes | bytearray, off: int, n: int, start: int = 0) -> int:
@@ -175,9 +188,7 @@ def checksum(buf: bytes | bytearray, off: int, n: int, start: int = 0) -> int:
 
 
 def _pseudo_header(src: bytes, dst: bytes, length: int) -> int:
-    a, b = struct.unpack(">HH", src)
-    c, d = struct.unpack(">HH", dst)
-    return a + b + c + d + PROTOCOL_UDP + length
+    return int.from_bytes(src + dst, "big") + PROTOCOL_UDP + length
 
 
 def text(addr: bytes) -> str:
