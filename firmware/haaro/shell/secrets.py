@@ -47,7 +47,7 @@ def load(path: str) -> tuple:
     ]
     if associations[0]["spi"] == associations[-1]["spi"] and len(associations) > 1:
         raise ConfigError(path, "mobile_home[1].spi", associations[1]["spi"], "needs its own SPI")
-    modem(path, "")  # says what is wrong there
+    _modems(path, top["modems"])
     static_krm = {}
     for i, row in enumerate(top["peers"]):
         where = "peers[%d]." % i
@@ -61,12 +61,19 @@ def load(path: str) -> tuple:
 
 def modem(path: str, name: str) -> dict:
     """Return {"password", "pin"} of the uplink called `name`, "" where the file has none."""
-    rows = take(path, "", read(path), _SECRETS, hidden)["modems"]
-    for i, row in enumerate(rows):
-        found = take(path, "modems[%d]." % i, row, _MODEM, hidden)
-        if found.pop("uplink") == name:
-            return found
+    for row in _modems(path, take(path, "", read(path), _SECRETS, hidden)["modems"]):
+        if row.pop("uplink") == name:
+            return row
     return {"password": "", "pin": ""}
+
+
+def _modems(path, rows):
+    return [take(path, "modems[%d]." % i, row, _MODEM, _unseen) for i, row in enumerate(rows)]
+
+
+def _unseen(value: object) -> str:
+    # A PIN may have been written as a number.
+    return "<not shown>"
 
 
 def _pin(value: object) -> str:
