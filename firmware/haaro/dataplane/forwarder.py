@@ -32,6 +32,7 @@ _tunnel_of = leaves.tunnel_of
 _inbound = leaves.inbound
 _control = leaves.control
 _find = leaves.find
+_move = leaves.move
 
 
 def _no_lan(buffer, at, octets):
@@ -53,6 +54,8 @@ class Forwarder(Receiver):
         self._lan_write = _no_lan
         self._send: list = [None] * MAX_TUNNELS
         self._tos = bytearray(MAX_TUNNELS)  # that each sends with
+        # Octets that the kernel cuts what each sends into, 0 = it does not, -1 = it cannot.
+        self._segments = [-1] * MAX_TUNNELS
         self._rx = [0] * MAX_TUNNELS
         self._tx = [0] * MAX_TUNNELS
         self._refused = [0] * len(REASONS)
@@ -72,32 +75,89 @@ class Forwarder(Receiver):
         entries = self._entries
         state = self._state
         wanted = self.wanted
-        send = self._send
         toses = self._tos
-        tx = self._tx
+        segments = self._segments
+        # A run of packets of one size, tunnel and TOS waits at `start`, one behind the other.
+        run = start = octets = 0
         while count:
             count -= 1
             verdict = _outbound(batch, at + _ETHERNET, rows, entries, state, wanted)
             if verdict < 0 or verdict >= _FRAGMENT:
+                if octets:
+                    self._leave(run, start, octets)
+                    octets = 0
                 at += self._out_rarely(at, verdict)
                 continue
             if verdict >= _HINTED:
                 self.wanted_any = True
+                verdict &= _HINTED - 1
+            length = verdict >> 8
             tunnel = verdict & 0xFF
-            length = verdict >> 8 & 0xFFFF
-            if batch[at + 15] != toses[tunnel]:
-                self._mark(tunnel, batch[at + 15])
-            try:
-                sent = send[tunnel].write(batch, at + 10, length + 4)
-            except OSError:
-                sent = self._again(tunnel, at + 10, length + 4)
+            if octets and verdict == run and batch[at + 15] == toses[tunnel]:
+                _move(batch, start + octets, at + 10, length + 4)
+                octets += length + 4
+            else:
+                if octets:
+                    self._leave(run, start, octets)
+                if batch[at + 15] != toses[tunnel]:
+                    self._mark(tunnel, batch[at + 15])
+                # One that cannot wait is a run of its own.
+                run = verdict if segments[tunnel] >= 0 else 0
+                start = at + 10
+                octets = length + 4
+                if not run:
+                    self._leave(verdict, start, octets)
+                    octets = 0
+            at += _ETHERNET + length
+        if octets:
+            self._leave(run, start, octets)
+        return at
+
+    def _leave(self, run, start, octets):
+        """Send the packets of a run, `octets` octets from `start` on, by one call."""
+        tunnel = run & 0xFF
+        size = (run >> 8) + 4
+        packets = octets // size
+        segment = self._segments[tunnel]
+        if packets > 1:
+            if segment != size and not self._segment(tunnel, size):
+                return self._singly(tunnel, start, octets, size)
+        elif 0 < segment < size:
+            self._segment(tunnel, 0)
+        try:
+            sent = self._send[tunnel].write(self._batch, start, octets)
+        except OSError:
+            sent = self._again(tunnel, start, octets)
+            if sent is None and packets > 1:
+                # Perhaps the link takes no runs.
+                self._segment(tunnel, 0)
+                self._segments[tunnel] = -1
+                return self._singly(tunnel, start, octets, size)
+        if sent is None:
+            self._send_errors += packets
+        else:
+            self._tx[tunnel] += packets
+            self._out_forwarded += packets
+
+    def _singly(self, tunnel, start, octets, size):
+        """Send the packets of a run one by one."""
+        for at in range(start, start + octets, size):
+            sent = self._again(tunnel, at, size)
             if sent is None:
                 self._send_errors += 1
             else:
-                tx[tunnel] += 1
+                self._tx[tunnel] += 1
                 self._out_forwarded += 1
-            at += _ETHERNET + length
-        return at
+
+    def _segment(self, tunnel, size):
+        """Have what is longer cut by the kernel into packets of `size`; 0: never. False: it cannot."""
+        try:
+            self._sockets.segment(self._send[tunnel], size)
+            self._segments[tunnel] = size
+            return True
+        except OSError:
+            self._segments[tunnel] = -1
+            return False
 
     def _mark(self, tunnel, tos):
         """Send with the inner packet's DSCP and ECN from here on (RFC 6040 4.1, normal mode).
@@ -142,6 +202,8 @@ class Forwarder(Receiver):
         batch = self._batch
         if batch[at + 1] != self._tos[tunnel]:
             self._mark(tunnel, batch[at + 1])
+        if self._segments[tunnel] > 0:
+            self._segment(tunnel, 0)
         slot = tunnel * base.SLOT + base.SLOT_MTU
         chunk = plan(batch, at, self._state[slot] << 8 | self._state[slot + 1])
         state = length << 16 | batch[at + 6] << 8 | batch[at + 7]

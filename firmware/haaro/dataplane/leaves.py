@@ -11,6 +11,9 @@ the control plane), 1 << 25 FRAGMENT (it does not fit and may be cut).
 
 from haaro.compat import const
 
+# Whether copying a packet costs less than a system call.
+FAST = False
+
 _ENTRY = const(10)
 _SLOT = const(24)
 _OTHER = const(16)
@@ -133,7 +136,7 @@ def outbound(batch, at: int, table, entries: int, state, wanted) -> int:
         if batch[at + 6] & 0x40:
             return -10
         verdict |= 1 << 25
-    if state[_STATE_CLAMP] and batch[at + 9] == 6:
+    if state[_STATE_CLAMP] and batch[at + 9] == 6 and (batch[at + 33] & 2 or batch[at] & 15 > 5):
         clamp(batch, at, state[slot + 8] << 8 | state[slot + 9])
     if step:
         lower_ttl(batch, at, step)
@@ -248,7 +251,7 @@ def deliver(batch, at: int, state, slot: int) -> int:
     """Make the inner packet at `at`, of the tunnel at `slot`, a frame to the LAN; 0: drop it."""
     if batch[at - 31] & 1 and not congestion(batch, at):
         return 0
-    if state[_STATE_CLAMP] and batch[at + 9] == 6:
+    if state[_STATE_CLAMP] and batch[at + 9] == 6 and (batch[at + 33] & 2 or batch[at] & 15 > 5):
         clamp(batch, at, state[slot + 8] << 8 | state[slot + 9])
     if state[_STATE_TTL_STEP]:
         lower_ttl(batch, at, state[_STATE_TTL_STEP])
@@ -322,6 +325,15 @@ def mend(batch, at: int, change: int) -> None:
     s = ((s & 0xFFFF) + (s >> 16)) ^ 0xFFFF
     batch[at] = s >> 8
     batch[at + 1] = s & 255
+
+
+def move(batch, to: int, at: int, octets: int) -> None:
+    """Copy `octets` octets from `at` to `to`, which is before it; the two places may overlap."""
+    while octets > 0:
+        batch[to] = batch[at]
+        to += 1
+        at += 1
+        octets -= 1
 
 
 def checksum(batch, at: int, octets: int) -> int:

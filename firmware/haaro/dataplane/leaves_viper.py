@@ -10,6 +10,8 @@ import micropython
 
 from haaro.compat import const
 
+FAST = True
+
 _ENTRY = const(10)
 _SLOT = const(24)
 _OTHER = const(16)
@@ -135,7 +137,7 @@ def outbound(batch, at: int, table, entries: int, state, wanted) -> int:
         if batch_p[at + 6] & 0x40:
             return -10
         verdict |= 1 << 25
-    if state_p[_STATE_CLAMP] and batch_p[at + 9] == 6:
+    if state_p[_STATE_CLAMP] and batch_p[at + 9] == 6 and (batch_p[at + 33] & 2 or batch_p[at] & 15 > 5):
         clamp(batch, at, state_p[slot + 8] << 8 | state_p[slot + 9])
     if step:
         lower_ttl(batch, at, step)
@@ -250,7 +252,7 @@ def deliver(batch, at: int, state, slot: int) -> int:
     state_p = ptr8(state)
     if batch_p[at - 31] & 1 and not int(congestion(batch, at)):
         return 0
-    if state_p[_STATE_CLAMP] and batch_p[at + 9] == 6:
+    if state_p[_STATE_CLAMP] and batch_p[at + 9] == 6 and (batch_p[at + 33] & 2 or batch_p[at] & 15 > 5):
         clamp(batch, at, state_p[slot + 8] << 8 | state_p[slot + 9])
     if state_p[_STATE_TTL_STEP]:
         lower_ttl(batch, at, state_p[_STATE_TTL_STEP])
@@ -322,6 +324,34 @@ def mend(batch, at: int, change: int):
     s = ((s & 0xFFFF) + (s >> 16)) ^ 0xFFFF
     batch_p[at] = s >> 8
     batch_p[at + 1] = s & 255
+
+
+@micropython.viper
+def move(batch, to: int, at: int, octets: int):
+    base = int(ptr8(batch))
+    # By words, which no processor that runs Linux refuses at any address.
+    to_w = ptr32(base + to)
+    at_w = ptr32(base + at)
+    words = octets >> 2
+    i = 0
+    while i + 8 <= words:
+        to_w[i] = at_w[i]
+        to_w[i + 1] = at_w[i + 1]
+        to_w[i + 2] = at_w[i + 2]
+        to_w[i + 3] = at_w[i + 3]
+        to_w[i + 4] = at_w[i + 4]
+        to_w[i + 5] = at_w[i + 5]
+        to_w[i + 6] = at_w[i + 6]
+        to_w[i + 7] = at_w[i + 7]
+        i += 8
+    while i < words:
+        to_w[i] = at_w[i]
+        i += 1
+    batch_p = ptr8(batch)
+    i <<= 2
+    while i < octets:
+        batch_p[to + i] = batch_p[at + i]
+        i += 1
 
 
 @micropython.viper

@@ -6,6 +6,7 @@ Called by the shell's loop and platform/linux.py. The packets themselves are for
 
 from haaro.dataplane import base, table
 from haaro.dataplane.base import MAX_TUNNELS
+from haaro.dataplane.chosen import leaves
 from haaro.dataplane.forwarder import Forwarder
 from haaro.dataplane.path_mtu import RECORD, PathMtu
 from haaro.dataplane.receiving import Port
@@ -30,6 +31,7 @@ class UserspacePlane(Forwarder):
         self._others: dict = {}  # tunnel: (uplink, remote, port)
         self._mtus: dict = {}  # tunnel: what its link allows
         self._path = PathMtu()
+        self._runs = bytearray(8)  # by uplink: takes_runs
         self._icmp_errors = sockets.icmp_errors()
         self._poll = None
         self._lan = None
@@ -115,14 +117,18 @@ class UserspacePlane(Forwarder):
         self.close_uplink(index)
         pairs = self._sockets.tunnel_pairs(interface, address, self._home_address)
         self._uplinks[index] = (interface, address)
+        self._runs[index] = self._sockets.takes_runs(interface) if leaves.FAST else 0
         for pair in pairs:
             self._add_port(pair, index)
         self._renew_ends()
 
     def close_uplink(self, index: int) -> None:
         """Close the sockets of an uplink and of the tunnels over it."""
-        if self._uplinks.pop(index, None) is None:
+        opened = self._uplinks.pop(index, None)
+        if opened is None:
             return
+        if self._runs[index] > 1:
+            self._sockets.takes_runs(opened[0], True)
         for port in [p for p in self._ports if p.uplink == index]:
             self._drop_port(port)
         for tunnel in range(MAX_TUNNELS):
@@ -163,6 +169,7 @@ class UserspacePlane(Forwarder):
                 self._port_errors += 1
                 return False
             self._tos[tunnel] = 0
+            self._segments[tunnel] = 0 if self._runs[uplink] else -1
             self._keys[tunnel] = key
             self._set_end(at, uplink, remote, remote_port)
             self._renew_ends()

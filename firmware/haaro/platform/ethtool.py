@@ -15,6 +15,7 @@ _FAMILY_NAME = const(2)
 _FEATURES_SET = const(12)
 _HEADER = const(1)
 _HEADER_INDEX = const(1)
+_HEADER_NAME = const(2)
 _WANTED = const(3)
 _BITS = const(3)
 _BIT = const(1)
@@ -44,8 +45,8 @@ TUNNEL_OFFLOADS = (
 )
 
 
-def features_off(index: int, names: tuple = OFFLOADS, on: bool = False) -> bool:
-    """Turn the features off for the interface with this index, or on; raises OSError.
+def features_off(index: int | str, names: tuple = OFFLOADS, on: bool = False) -> bool:
+    """Turn the features off for the interface with this index or name, or on; raises OSError.
 
     Returns whether any was different before.
     """
@@ -55,13 +56,17 @@ def features_off(index: int, names: tuple = OFFLOADS, on: bool = False) -> bool:
         answer = generic.request(_CONTROL, 0, body)
         family = netlink.attributes(answer[0][1], 4)[_FAMILY_ID]
         value = netlink.attribute(_BIT_VALUE, b"") if on else b""
+        if isinstance(index, str):
+            interface = netlink.name(_HEADER_NAME, index)
+        else:
+            interface = netlink.number(_HEADER_INDEX, index)
         bits = [netlink.nested(_BIT, netlink.name(_BIT_NAME, name), value) for name in names]
         # The answer names what has changed.
         answer = generic.request(
             struct.unpack("@H", family)[0],
             0,
             _generic(_FEATURES_SET)
-            + netlink.nested(_HEADER, netlink.number(_HEADER_INDEX, index))
+            + netlink.nested(_HEADER, interface)
             + netlink.nested(_WANTED, netlink.nested(_BITS, *bits)),
         )
         return any(name.encode() in body for _, body in answer for name in names)

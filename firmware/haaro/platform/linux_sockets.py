@@ -12,7 +12,7 @@ import struct
 from haaro.compat import const
 from haaro.dataplane.base import LAN_RECORD, MAX_PACKET, UPLINK_RECORD
 from haaro.dataplane.path_mtu import RECORD
-from haaro.platform import bpf
+from haaro.platform import bpf, ethtool
 
 _AF_PACKET = const(17)
 _ETH_P_IP = const(0x0008)  # network order
@@ -29,6 +29,7 @@ _IP_MTU_DISCOVER = const(10)
 _IP_PMTUDISC_PROBE = const(3)
 _SOL_PACKET = const(263)
 _PACKET_QDISC_BYPASS = const(20)
+_UDP_SEGMENT = const(103)
 _ICMP = const(1)
 _UDP = const(17)
 _PORT = const(434)
@@ -122,6 +123,24 @@ def mark(sender, tos: int) -> None:
     sender.setsockopt(0, _IP_TOS, tos)
     # The TOS sets it too: a host must not choose the band that keepalives leave by.
     sender.setsockopt(_SOL_SOCKET, _SO_PRIORITY, 0)
+
+
+def takes_runs(interface: str, on: bool = False) -> int:
+    """Return 1 if packets of one size may leave there by one call (UDP_SEGMENT), else 0.
+
+    The kernel must cut them before the link: a veth, or a virtual machine's, would hand them on as
+    one that the raw sockets of the other end could not read. 2: that was changed now; `on` takes
+    it back.
+    """
+    try:
+        return 1 + ethtool.features_off(interface, ("tx-udp-segmentation",), on)
+    except OSError:
+        return 0
+
+
+def segment(sender, octets: int) -> None:
+    """Have the kernel cut what `sender` sends into datagrams of `octets`, 0 = not; OSError."""
+    sender.setsockopt(_UDP, _UDP_SEGMENT, octets)
 
 
 def control(interface: str, local: bytes):
