@@ -5,7 +5,7 @@
  *     packets count PORT
  *
  * send: RATE datagrams a second of OCTETS payload, 0 = as many as possible; with SPREAD to that many
- * addresses in turn, STEP apart. Up to 16 due ones are given to the kernel in one call (UDP_SEGMENT)
+ * addresses in turn, STEP apart. Below full speed eight leave at a time. Up to 16 due ones are given to the kernel in one call (UDP_SEGMENT)
  * and cut there: the interface must not take them as one (ethtool -K ... tx-udp-segmentation off).
  * Prints {"sent", "seconds", "cpu_ns"}. What could not be sent in time is given up, not sent later in
  * a burst: then `sent` is less than RATE * SECONDS.
@@ -37,7 +37,7 @@
 #define BURST 16
 #define MOST 1472
 #define DEBT_S 0.01 /* what is due for longer is given up */
-#define NAP_NS 40000
+#define TOGETHER 8 /* so many become due while it sleeps: waking for each would cost more than to send it */
 #define QUEUE (16 << 20)
 #define BATCH 64
 
@@ -106,7 +106,8 @@ static int send_all(char **argv, int connected, int spread, uint32_t step)
 			else if (errno != ECONNREFUSED && errno != EHOSTUNREACH && errno != ENOBUFS)
 				fatal("sendmsg");
 		} else {
-			struct timespec nap = {0, NAP_NS};
+			double wait = (TOGETHER - due) / rate;
+			struct timespec nap = {(time_t)wait, (long)((wait - (time_t)wait) * 1e9)};
 
 			clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
 		}

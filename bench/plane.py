@@ -171,7 +171,11 @@ def main() -> None:
                 machine.stop()
                 print(json.dumps({"stopped": True}))
                 return
-            print(json.dumps(plane.answer(word)))
+            try:
+                answer = plane.answer(word)
+            except MemoryError:
+                answer = {"refused": "MemoryError"}
+            print(json.dumps(answer))
         if forward.attention:
             forward.wanted_any = False
 

@@ -54,6 +54,10 @@ class Pace:
     steps: int
 
 
+class Refused(LabError):
+    """The router's process could not do it: it has not the memory."""
+
+
 class Plane:
     """`plane.py` in r1; a context. `refused` is why it could not be filled, or None."""
 
@@ -99,7 +103,11 @@ class Plane:
         """One word, one answer. Raises LabError."""
         self._process.stdin.write(word.encode() + b"\n")
         self._process.stdin.flush()
-        return self._read()
+        answer = self._read()
+        if "refused" in answer:
+            self.refused = answer["refused"]
+            raise Refused(f"plane.py, {word}: {self.refused}")
+        return answer
 
     def _read(self) -> dict[str, Any]:
         ready, _, _ = select.select([self._process.stdout], [], [], _ANSWER_S)
@@ -145,17 +153,20 @@ def _of_a_process(
         found["heap"] = plane.heap
         if plane.refused:
             return {**found, "refused": plane.refused}
-        found.update(_changes(plane))
-        found["find_ns"] = quantile([plane.ask("find")["ns"] for _ in range(5)], 0.5)
-        found.update(_rates(net, build, _NETWORKS, pace))
-        if dataplane == "userspace":
-            found["heap_octets_per_packet"] = _heap(net, build, plane)
-        status = plane.ask("status")
-        if status["plane"] != dataplane:
-            raise LabError(f"the {dataplane} plane is not in use: {status['why']}")
-        found["table_omitted"] = status["counters"]["table_omitted"]
-        found["entries"] = status["entries"]
-        found["heap_free"] = status["free"]
+        try:
+            found.update(_changes(plane))
+            found["find_ns"] = quantile([plane.ask("find")["ns"] for _ in range(5)], 0.5)
+            found.update(_rates(net, build, _NETWORKS, pace))
+            if dataplane == "userspace":
+                found["heap_octets_per_packet"] = _heap(net, build, plane)
+            status = plane.ask("status")
+            if status["plane"] != dataplane:
+                raise LabError(f"the {dataplane} plane is not in use: {status['why']}")
+            found["table_omitted"] = status["counters"]["table_omitted"]
+            found["entries"] = status["entries"]
+            found["heap_free"] = status["free"]
+        except Refused:
+            return {"heap": plane.heap, "refused": plane.refused}
     return found
 
 
