@@ -130,11 +130,14 @@ BPF_FLAGS := -O2 -g -Wall -Wextra -Werror -mcpu=v3 -I/usr/include/$(shell uname 
 # Without clang there is nothing to build, and the userspace plane carries the packets.
 bpf:  ## the kernel plane's programs for both byte orders, by clang: firmware/kernel_plane/*.o
 	@./host_tools/system_packages.sh --bpf
-	@if command -v clang >/dev/null; then $(MAKE) --no-print-directory $(BPF)/little.o $(BPF)/big.o; fi
+	@if command -v clang >/dev/null; then \
+		$(MAKE) --no-print-directory $(foreach order,little big,$(BPF)/$(order).o $(BPF)/home_agent_$(order).o); fi
 
-$(BPF)/little.o: BPF_TARGET := bpfel
-$(BPF)/big.o: BPF_TARGET := bpfeb
-$(BPF)/%.o: $(BPF)/haaro.bpf.c
+$(BPF)/little.o $(BPF)/home_agent_little.o: BPF_TARGET := bpfel
+$(BPF)/big.o $(BPF)/home_agent_big.o: BPF_TARGET := bpfeb
+$(BPF)/little.o $(BPF)/big.o: $(BPF)/haaro.bpf.c $(BPF)/tunnel.h
+$(BPF)/home_agent_little.o $(BPF)/home_agent_big.o: $(BPF)/home_agent.bpf.c $(BPF)/tunnel.h
+$(BPF)/%.o:
 	clang -target $(BPF_TARGET) $(BPF_FLAGS) -c $< -o $@
 	@if command -v llvm-strip >/dev/null; then llvm-strip -g $@; fi
 

@@ -16,44 +16,18 @@
  * ports are in network order, all else in the order of the host. TUNNELS can be set on the
  * compiler's command line; the programs know nothing of what a slot means.
  */
-#include <stdbool.h>
-#include <stddef.h>
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/if_packet.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/pkt_cls.h>
-#include <linux/tcp.h>
-#include <linux/udp.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
-
 #ifndef TUNNELS
 #define TUNNELS 130 /* two banks of 65: the tables of an earlier process are held for a while */
 #endif
+#include "tunnel.h"
+
 #define PREFIXES 16384
 #define LANS 8
-#define LANES 16 /* counters are by CPU, modulo this */
-#define GLOBALS 32
-#define BLOCK 32 /* counters in one report */
-#define COUNTERS ((GLOBALS + 2 * TUNNELS + BLOCK - 1) / BLOCK * BLOCK)
-
-#define NONE 0xffff
 #define HINTS 256
 #define HINT_EVERY_NS 200000000ULL
 #define DEAD_NS 60000000000ULL /* a control plane that asks for no counters for that long is gone */
 #define ETHERTYPE 0x88b5 /* IEEE 802 local experimental: between these programs and their control plane */
 #define HINT_MARK 0x02
-
-#define AF_INET 2
-#define PORT 434
-#define TYPE_AND_NEXT_HEADER 0x04040000 /* RFC 3519 3.3: tunnel data, IP in IP */
-#define OVERHEAD 32 /* IPv4, UDP, tunnel data header */
-#define OUTER_TTL 64
-#define DF 0x4000
-#define FRAGMENT 0x3fff
-#define NOT_OURS TC_ACT_UNSPEC /* the next filter, else on as usual */
 
 /* Mark of a packet on its way through the pair to be cut, with the index of its interface. */
 #define CUT 0x43400000
@@ -63,12 +37,6 @@
 #define HOME 2
 #define END 4
 #define LOCAL 8 /* the main table routes it: not for lan_to_tunnel */
-
-struct outer {
-	struct iphdr ip;
-	struct udphdr udp;
-	__be32 tunnel;
-};
 
 struct prefix {
 	__u32 length;
@@ -90,18 +58,6 @@ struct end {
 	__u32 interface;
 	__be16 port;
 	__u16 zero;
-};
-
-struct tunnel {
-	__be32 local;
-	__be32 remote;
-	__be32 via; /* next hop on the uplink */
-	__u32 interface;
-	__be16 port;
-	__u16 mtu; /* of the inner packet */
-	__u16 sum; /* of the outer header's words that are always the same, folded, as they lie there */
-	__u8 up; /* 2: and TCP is told of the MTU */
-	__u8 direct;
 };
 
 struct lan {
@@ -137,11 +93,6 @@ enum counter {
 	IN_CONGESTION_UNMARKED,
 };
 
-/* GLOBALS by enum counter, then for each slot packets received and sent. */
-struct lane {
-	__u64 value[COUNTERS];
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -155,13 +106,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct tunnel);
 } tunnels SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, LANES);
-	__type(key, __u32);
-	__type(value, struct lane);
-} lanes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -209,13 +153,6 @@ struct {
 	__array(values, struct ends);
 } ends_now SEC(".maps") = {.values = {&no_ends, &no_ends}};
 
-static __always_inline struct lane *my_lane(void)
-{
-	__u32 index = bpf_get_smp_processor_id() % LANES;
-
-	return bpf_map_lookup_elem(&lanes, &index);
-}
-
 /* True if nobody is left who would take a tunnel back that is not one any more. */
 static __always_inline bool forsaken(void)
 {
@@ -230,37 +167,6 @@ static __always_inline struct entry *find(void *table, __be32 address)
 	struct prefix key = {32, address};
 
 	return bpf_map_lookup_elem(table, &key);
-}
-
-static __always_inline bool unicast(__be32 address)
-{
-	__u8 first = bpf_ntohl(address) >> 24;
-
-	return first != 0 && first != 127 && first < 224;
-}
-
-static __always_inline __u16 folded(__u64 sum)
-{
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (sum & 0xffff) + (sum >> 16);
-}
-
-/* True if the checksum of an IPv4 header without options is right. */
-static __always_inline bool whole(const struct iphdr *ip)
-{
-	const __u32 *word = (const __u32 *)ip;
-
-	return folded((__u64)word[0] + word[1] + word[2] + word[3] + word[4]) == 0xffff;
-}
-
-static __always_inline void lower_ttl(struct iphdr *ip)
-{
-	__u32 sum = ip->check + bpf_htons(0x100); /* RFC 1624 */
-
-	ip->check = sum + (sum >= 0xffff);
-	ip->ttl--;
 }
 
 /* Tell the control plane that traffic wants a better path: a copy of the packet, cut by its socket
@@ -285,78 +191,6 @@ static __always_inline void tell(struct __sk_buff *skb, __u16 hint)
 	bpf_skb_store_bytes(skb, 0, &told, sizeof(told), 0);
 	bpf_clone_redirect(skb, set->our_end, BPF_F_INGRESS);
 	bpf_skb_store_bytes(skb, 0, &kept, sizeof(kept), 0);
-}
-
-/* The beginning of a TCP connection asks for segments that fit into the tunnel (RFC 6691 2): where
- * its first option is the MSS, as all stacks send it. 0: the other plane must look. Pointers into
- * the packet are void afterwards. at: of the IPv4 header in skb. */
-static __always_inline bool clamp(struct __sk_buff *skb, struct tunnel *tunnel, __u32 at)
-{
-	struct {
-		struct tcphdr tcp;
-		__u8 kind, octets;
-		__be16 mss;
-	} head;
-	__be16 mss = bpf_htons(tunnel->mtu - 40);
-	struct iphdr ip;
-
-	if (tunnel->up < 2 || bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) ||
-	    ip.protocol != IPPROTO_TCP || ip.frag_off & bpf_htons(0x1fff))
-		return true;
-	at += sizeof(ip);
-	if (bpf_skb_load_bytes(skb, at, &head.tcp, sizeof(head.tcp)) || !head.tcp.syn || head.tcp.doff <= 5)
-		return true;
-	if (bpf_skb_load_bytes(skb, at, &head, sizeof(head)) || head.kind != 2 || head.octets != 4)
-		return false;
-	if (bpf_ntohs(head.mss) <= bpf_ntohs(mss))
-		return true;
-	at += sizeof(head.tcp);
-	bpf_l4_csum_replace(skb, at - 4, head.mss, mss, sizeof(mss));
-	bpf_skb_store_bytes(skb, at + 2, &mss, sizeof(mss), 0);
-	return true;
-}
-
-/* Octets of the longest packet that is to leave, or 0: the userspace plane must decide. A packet
- * of the stack may still be many of gso_size octets of data each; *fixed says that gso_size stays. */
-static __always_inline __u32 longest(struct __sk_buff *skb, struct iphdr *ip, void *end, bool *fixed,
-				     __u32 mtu)
-{
-	__u32 size;
-
-	*fixed = true;
-	if (!skb->gso_size)
-		return bpf_ntohs(ip->tot_len);
-	if (ip->protocol == IPPROTO_UDP)
-		return sizeof(*ip) + sizeof(struct udphdr) + skb->gso_size;
-	if (ip->protocol == IPPROTO_TCP) {
-		struct tcphdr *tcp = (void *)(ip + 1);
-
-		if ((void *)(tcp + 1) > end)
-			return 0;
-		size = sizeof(*ip) + tcp->doff * 4 + skb->gso_size;
-		if (size > mtu) { /* made to fit by bpf_skb_adjust_room, no sender has to know */
-			*fixed = false;
-			size -= OVERHEAD;
-		}
-		return size;
-	}
-	return 0;
-}
-
-/* How many packets this will be on the wire, gso_size being what it is there. */
-static __always_inline __u32 packets(struct __sk_buff *skb, __u32 headers)
-{
-	__u32 size = skb->gso_size;
-
-	return size ? (skb->len - headers + size - 1) / size : 1;
-}
-
-static __always_inline void count(struct lane *lane, __u32 index, __u32 by)
-{
-	/* The verifier wants the check where the index is used, not where the compiler knows it. */
-	asm volatile("" : "+r"(index));
-	if (index < COUNTERS)
-		lane->value[index] += by;
 }
 
 static __always_inline int drop(struct lane *lane, enum counter reason, bool lan)
@@ -451,23 +285,7 @@ static __always_inline int outbound(struct __sk_buff *skb, bool lan)
 	if (lan)
 		lower_ttl(ip);
 	tos = ip->tos; /* RFC 6040 4.1, and RFC 2983 2.1: the uniform model */
-	length += OVERHEAD;
-	outer->ip.version = 4;
-	outer->ip.ihl = 5;
-	outer->ip.tos = tos;
-	outer->ip.tot_len = bpf_htons(length);
-	outer->ip.id = 0;
-	outer->ip.frag_off = bpf_htons(DF);
-	outer->ip.ttl = OUTER_TTL;
-	outer->ip.protocol = IPPROTO_UDP;
-	outer->ip.check = ~folded((__u32)tunnel->sum + bpf_htons(tos) + bpf_htons(length));
-	outer->ip.saddr = tunnel->local;
-	outer->ip.daddr = tunnel->remote;
-	outer->udp.source = bpf_htons(PORT);
-	outer->udp.dest = tunnel->port;
-	outer->udp.len = bpf_htons(length - sizeof(struct iphdr));
-	outer->udp.check = 0; /* the inner packet has its own */
-	outer->tunnel = bpf_htonl(TYPE_AND_NEXT_HEADER);
+	put_outer(outer, tunnel, tos, length);
 	size = packets(skb, headers);
 	lane->value[OUT_FORWARDED] += size;
 	count(lane, GLOBALS + 2 * slot + 1, size);
@@ -489,16 +307,6 @@ SEC("tc/lan_to_tunnel")
 int lan_to_tunnel(struct __sk_buff *skb)
 {
 	return outbound(skb, true);
-}
-
-/* The inner packet's ECN field after the tunnel (RFC 6040 4.2), -1: drop. */
-static __always_inline int congestion(__u8 outside, __u8 inside)
-{
-	outside &= 3;
-	inside &= 3;
-	if (outside == 3)
-		return inside ? 3 : -1;
-	return outside == 1 && inside == 2 ? 1 : inside;
 }
 
 /* The slot of the tunnel that a datagram came by, by the tables of this process (0) or of the one
@@ -528,7 +336,6 @@ static __always_inline int deliver(struct __sk_buff *skb, struct settings *set, 
 	struct bpf_redir_neigh via = {.nh_family = AF_INET};
 	void *data, *end;
 	struct iphdr *ip;
-	__u32 sum;
 
 	if (bpf_skb_adjust_room(skb, -OVERHEAD, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
 		return TC_ACT_SHOT;
@@ -537,13 +344,8 @@ static __always_inline int deliver(struct __sk_buff *skb, struct settings *set, 
 	ip = data + ETH_HLEN;
 	if ((void *)(ip + 1) > end)
 		return TC_ACT_SHOT;
-	if (mark) {
-		__u8 tos = (ip->tos & ~3) | ecn;
-
-		sum = (__u16)~ip->check + bpf_htons(tos) + (__u16)~bpf_htons(ip->tos);
-		ip->check = ~folded(sum);
-		ip->tos = tos;
-	}
+	if (mark)
+		remark(ip, ecn);
 	if (where && where <= LANS) {
 		lower_ttl(ip);
 		via.ipv4_nh = ip->daddr;
@@ -555,8 +357,6 @@ static __always_inline int deliver(struct __sk_buff *skb, struct settings *set, 
 
 static __always_inline int inbound(struct __sk_buff *skb, __u32 interface)
 {
-	const __u32 wanted = ETH_HLEN + sizeof(struct outer) + sizeof(struct iphdr);
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct entry *source, *destination;
 	struct settings *set;
 	struct tunnel *tunnel;
@@ -564,32 +364,15 @@ static __always_inline int inbound(struct __sk_buff *skb, __u32 interface)
 	struct iphdr *ip;
 	struct lane *lane;
 	__u32 zero = 0, slot, length, number, size;
-	void *table;
+	void *table, *end;
 	__u8 where, ttl;
 	bool held, mark;
 	int ecn;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP))
+	outer = tunnel_data(skb, &length, &end);
+	if (!outer)
 		return NOT_OURS;
-	if (data + wanted > end) {
-		if (skb->len < wanted || bpf_skb_pull_data(skb, wanted))
-			return NOT_OURS;
-		data = (void *)(long)skb->data;
-		end = (void *)(long)skb->data_end;
-		if (data + wanted > end)
-			return NOT_OURS;
-	}
-	outer = data + ETH_HLEN;
 	ip = (void *)(outer + 1);
-	if (*(__u8 *)&outer->ip != 0x45 || outer->ip.protocol != IPPROTO_UDP ||
-	    outer->udp.dest != bpf_htons(PORT) || outer->ip.frag_off & bpf_htons(FRAGMENT) ||
-	    outer->tunnel != bpf_htonl(TYPE_AND_NEXT_HEADER) || *(__u8 *)ip != 0x45)
-		return NOT_OURS;
-	length = bpf_ntohs(ip->tot_len);
-	if (length + OVERHEAD != bpf_ntohs(outer->ip.tot_len) || skb->vlan_present ||
-	    length + OVERHEAD != skb->len - ETH_HLEN || length < sizeof(*ip) ||
-	    length + 12 != bpf_ntohs(outer->udp.len) || !whole(&outer->ip) || !ip->ttl)
-		return NOT_OURS;
 	slot = tunnel_of(outer, interface, 0);
 	held = slot == NONE;
 	if (held)

@@ -14,7 +14,8 @@ from haaro.wire import ipv4
 from haaro.wire.ipv4 import address
 from tests.meta.repository import ROOT
 
-SOURCE = (ROOT / "firmware" / "kernel_plane" / "haaro.bpf.c").read_text()
+_PROGRAMS = ROOT / "firmware" / "kernel_plane"
+SOURCE = "".join((_PROGRAMS / name).read_text() for name in ("tunnel.h", "haaro.bpf.c"))
 
 
 def prefixes(*more):
@@ -137,7 +138,7 @@ def test_the_outer_header_of_a_tunnel_sums_to_its_checksum():
     )
     assert (link, mtu, up, direct) == (7, 1400, 2, 1)
     header = bytearray(b"\x45\xb8\x05\xdc\0\0\x40\0\x40\x11\0\0" + local + remote)
-    total = words + struct.unpack("@H", b"\0\xb8")[0] + struct.unpack("@H", b"\x05\xdc")[0]
+    total = words + sum(struct.unpack("@3H", b"\0\xb8\x05\xdc\x40\0"))
     total = (total & 0xFFFF) + (total >> 16)
     header[10:12] = struct.pack("@H", ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF)
     assert ipv4.checksum(header, 0, 20) == 0

@@ -215,7 +215,7 @@ def tunnel(
 
     up: 2 if TCP is told of the MTU, else 1.
     """
-    header = b"\x45\0\0\0\0\0\x40\0\x40\x11\0\0" + local + remote
+    header = b"\x45\0\0\0\0\0\0\0\x40\x11\0\0" + local + remote
     words = 0
     for word in struct.unpack("@10H", header):
         words += word
