@@ -150,7 +150,7 @@ class Forwarder(Receiver):
                 self._out_forwarded += 1
 
     def _segment(self, tunnel, size):
-        """Have what is longer cut by the kernel into packets of `size`; 0: never. False: it cannot."""
+        """Have the kernel cut what is longer into packets of `size`, 0 = not; False: it cannot."""
         try:
             self._sockets.segment(self._send[tunnel], size)
             self._segments[tunnel] = size

@@ -136,7 +136,8 @@ def outbound(batch, at: int, table, entries: int, state, wanted) -> int:
         if batch[at + 6] & 0x40:
             return -10
         verdict |= 1 << 25
-    if state[_STATE_CLAMP] and batch[at + 9] == 6 and (batch[at + 33] & 2 or batch[at] & 15 > 5):
+    # Options move the flags, so clamp looks for them.
+    if batch[at + 9] == 6 and state[_STATE_CLAMP] and (batch[at + 33] & 2 or batch[at] > 0x45):
         clamp(batch, at, state[slot + 8] << 8 | state[slot + 9])
     if step:
         lower_ttl(batch, at, step)
@@ -251,7 +252,8 @@ def deliver(batch, at: int, state, slot: int) -> int:
     """Make the inner packet at `at`, of the tunnel at `slot`, a frame to the LAN; 0: drop it."""
     if batch[at - 31] & 1 and not congestion(batch, at):
         return 0
-    if state[_STATE_CLAMP] and batch[at + 9] == 6 and (batch[at + 33] & 2 or batch[at] & 15 > 5):
+    # Options move the flags, so clamp looks for them.
+    if batch[at + 9] == 6 and state[_STATE_CLAMP] and (batch[at + 33] & 2 or batch[at] > 0x45):
         clamp(batch, at, state[slot + 8] << 8 | state[slot + 9])
     if state[_STATE_TTL_STEP]:
         lower_ttl(batch, at, state[_STATE_TTL_STEP])

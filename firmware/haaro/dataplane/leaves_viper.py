@@ -137,7 +137,12 @@ def outbound(batch, at: int, table, entries: int, state, wanted) -> int:
         if batch_p[at + 6] & 0x40:
             return -10
         verdict |= 1 << 25
-    if state_p[_STATE_CLAMP] and batch_p[at + 9] == 6 and (batch_p[at + 33] & 2 or batch_p[at] & 15 > 5):
+    # Options move the flags, so clamp looks for them.
+    if (
+        batch_p[at + 9] == 6
+        and state_p[_STATE_CLAMP]
+        and (batch_p[at + 33] & 2 or batch_p[at] > 0x45)
+    ):
         clamp(batch, at, state_p[slot + 8] << 8 | state_p[slot + 9])
     if step:
         lower_ttl(batch, at, step)
@@ -252,7 +257,12 @@ def deliver(batch, at: int, state, slot: int) -> int:
     state_p = ptr8(state)
     if batch_p[at - 31] & 1 and not int(congestion(batch, at)):
         return 0
-    if state_p[_STATE_CLAMP] and batch_p[at + 9] == 6 and (batch_p[at + 33] & 2 or batch_p[at] & 15 > 5):
+    # Options move the flags, so clamp looks for them.
+    if (
+        batch_p[at + 9] == 6
+        and state_p[_STATE_CLAMP]
+        and (batch_p[at + 33] & 2 or batch_p[at] > 0x45)
+    ):
         clamp(batch, at, state_p[slot + 8] << 8 | state_p[slot + 9])
     if state_p[_STATE_TTL_STEP]:
         lower_ttl(batch, at, state_p[_STATE_TTL_STEP])

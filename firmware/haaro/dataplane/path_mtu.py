@@ -18,8 +18,6 @@ RECORD = 56
 _FLOOR = const(576)
 _HOLD_MS = const(600000)
 _OVERHEAD = const(32)
-# RFC 1191 7.1, for routers that tell no MTU.
-_PLATEAUS = (32000, 17914, 8166, 4352, 2002, 1492, 1006, 608)
 
 
 class PathMtu:
@@ -46,7 +44,8 @@ class PathMtu:
                 length = record[at + 30] << 8 | record[at + 31]
                 mtu = record[at + 26] << 8 | record[at + 27]
                 if not mtu:
-                    mtu = max([plateau for plateau in _PLATEAUS if plateau < length] + [0])
+                    # An old router: the next plateau (RFC 1191 7.1) under what was too long.
+                    mtu = 1492 if length > 1492 else 1006 if length > 1006 else 608
                 inner = max(mtu - _OVERHEAD, _FLOOR)
                 if mtu < length and inner < mtu_of(tunnel):
                     now = time.ticks_ms()  # type: ignore[attr-defined]
