@@ -81,8 +81,8 @@ class Plane:
         self.refused: str | None = None
 
     def __enter__(self) -> Plane:
-        answer = self._read()
-        self.refused = answer.get("refused")
+        with suppress(Refused):
+            self.refused = self._read().get("refused")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,8 +119,11 @@ class Plane:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(3)
             self._process.kill()
-            rest = line + self._process.stdout.read()
-            raise LabError(f"plane.py: {rest.decode(errors='replace')[-600:]}") from None
+            rest = (line + self._process.stdout.read()).decode(errors="replace")
+            if "MemoryError" in rest:
+                self.refused = "MemoryError"
+                raise Refused("plane.py: MemoryError") from None
+            raise LabError(f"plane.py: {rest[-600:]}") from None
 
 
 def run(
