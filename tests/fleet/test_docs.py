@@ -122,6 +122,13 @@ CASES = [
     (["doctor", "gardening"], 2),
     (["completion", "bash"], 0),
     (["completion", "tcsh"], 2),
+    (["provision", "a", "--port", GONE, "--fleet", GONE], 2),
+    (["provision", "a"], 2),
+    (["console", "--port", GONE], 1),
+    (["console", "a", "--port", GONE, "--fleet", GONE], 2),
+    (["logs", "--port", GONE], 1),
+    (["bugreport", "--port", GONE], 1),
+    (["bugreport"], 2),
     (["no-such-command"], 2),
     (["--version"], 0),
 ]

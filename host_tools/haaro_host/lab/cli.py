@@ -34,6 +34,11 @@ _OUT_OUTAGES = typer.Option(Path("build/outages"), help="directory where the res
 _DATA_PLANE = typer.Option(
     "userspace", "--dataplane", help="of the routers: " + ", ".join(plan.DATA_PLANES)
 )
+_HA_DATA_PLANE = typer.Option(
+    "userspace",
+    "--ha-dataplane",
+    help="of the home agent: " + ", ".join(plan.HA_DATA_PLANES),
+)
 _SOAK_MINUTES = 10.0
 _PLAIN_COLUMNS = 130
 
@@ -45,10 +50,10 @@ def everything() -> None:
 
 
 @app.command()
-def up(name: str = _NAME, dataplane: str = _DATA_PLANE) -> None:
+def up(name: str = _NAME, dataplane: str = _DATA_PLANE, ha_dataplane: str = _HA_DATA_PLANE) -> None:
     """Build the lab and start the home agent and the routers A, B, C."""
     with _explained():
-        Lab(name, layout=plan.layout_with(dataplane)).up(typer.echo)
+        Lab(name, layout=plan.layout_with(dataplane, ha_dataplane)).up(typer.echo)
         typer.echo(
             "the lab is up; `haaro lab exec ch ping 10.1.0.10` makes C and A find each other"
         )
@@ -90,6 +95,21 @@ def execute(
 
 
 @app.command()
+def board(
+    flash: Path = typer.Argument(help="a directory, the board's file system; made if need be"),
+    port: Path = typer.Option(..., "--port", help="a link that will lead to its serial port"),
+    unique_id: str = typer.Option("00c0ffee0001", help="the board's id"),
+) -> None:
+    """A board without hardware, until Ctrl-C: MicroPython behind a serial port, no network."""
+    from haaro_host.lab.board.pty_board import Board, serve
+
+    flash.mkdir(parents=True, exist_ok=True)
+    with _explained():
+        typer.echo(f"{port}: the board's port; Ctrl-C ends it", err=True)
+        serve(Board(flash.resolve(), port.absolute(), unique_id), same_network=False)
+
+
+@app.command()
 def down(name: str = _NAME) -> None:
     """Stop and remove everything, also what an interrupted run left."""
     with _explained():
@@ -102,6 +122,7 @@ def demo(
     out: Path = _OUT_DEMO,
     name: str = _NAME,
     dataplane: str = _DATA_PLANE,
+    ha_dataplane: str = _HA_DATA_PLANE,
     soak_minutes: float = typer.Option(0.0, "--soak", help="soak for MINUTES instead"),
 ) -> None:
     """Show and prove that A and C find the direct path, lose it and find it again.
@@ -109,12 +130,14 @@ def demo(
     Exit status 0 only if every claim was observed in this run.
     """
     _alone()
-    options = Options(out=_directory(out), name=name, dataplane=dataplane)
+    options = Options(
+        out=_directory(out), name=name, dataplane=dataplane, ha_dataplane=ha_dataplane
+    )
     if soak_minutes:
         raise typer.Exit(_soak(options, soak_minutes))
     console = _console()
     with _explained():
-        plan.layout_with(dataplane)
+        plan.layout_with(dataplane, ha_dataplane)
         system.require(system.TOOLS_FOR_DEMO)
         facts = Demo(options, console).run()
     report.show(facts, console)
@@ -128,11 +151,14 @@ def soak(
     out: Path = _OUT_SOAK,
     name: str = _NAME,
     dataplane: str = _DATA_PLANE,
+    ha_dataplane: str = _HA_DATA_PLANE,
     minutes: float = typer.Option(_SOAK_MINUTES, help="how long"),
 ) -> None:
     """Traffic between C and A for minutes: is the direct path kept while tokens are renewed?"""
     _alone()
-    options = Options(out=_directory(out), name=name, dataplane=dataplane)
+    options = Options(
+        out=_directory(out), name=name, dataplane=dataplane, ha_dataplane=ha_dataplane
+    )
     raise typer.Exit(_soak(options, minutes))
 
 

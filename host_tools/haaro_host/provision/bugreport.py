@@ -20,9 +20,9 @@ import typer
 
 from haaro_host import router_cli
 from haaro_host.fleet import inventory, store
-from haaro_host.fleet.files import PRIVATE, FleetError, write_whole
+from haaro_host.fleet.files import PRIVATE, write_whole
 from haaro_host.fleet.keys import Keys
-from haaro_host.fleet.output import FLEET, JSON, PASSPHRASE_FILE, document, errors
+from haaro_host.fleet.output import FLEET, JSON, PASSPHRASE_FILE, document, errors, fail
 from haaro_host.provision.console_cli import SITE, opened
 from haaro_host.provision.line import Refused, plain
 
@@ -98,8 +98,8 @@ def bugreport(
     """
     with errors():
         if port is None and config is None:
-            raise FleetError(
-                "of which box? give --port PORT, or --config FILE for one on this machine"
+            raise fail(
+                "of which box? give --port PORT, or --config FILE for one on this machine", 2
             )
         parts = {"host.json": json.dumps(_host(), indent=2)}
         secrets: list[str] = []

@@ -4,10 +4,9 @@ It has a network of its own, without a link, unless --same-network is given.
 """
 
 import argparse
-import signal
 from pathlib import Path
 
-from haaro_host.lab.board.pty_board import Board, Faults, StopFlag, leave_the_network
+from haaro_host.lab.board.pty_board import Board, Faults, serve
 
 
 def main() -> None:
@@ -20,26 +19,9 @@ def main() -> None:
     parser.add_argument("--pull-after", type=int, action="append", default=[])
     parser.add_argument("--same-network", action="store_true", help="of whoever starts it")
     given = parser.parse_args()
-    if not given.same_network:
-        leave_the_network()
-    flag = StopFlag()
-
-    def stop(number: int, frame: object) -> None:
-        flag.stop = True
-
-    def cut(number: int, frame: object) -> None:
-        flag.power_cut = True
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGUSR1, cut)
-    Board(
-        given.flash.resolve(),
-        given.link.absolute(),
-        given.unique_id,
-        given.heap,
-        faults=Faults(given.pull_after),
-    ).run(flag)
+    faults = Faults(given.pull_after)
+    flash, link = given.flash.resolve(), given.link.absolute()
+    serve(Board(flash, link, given.unique_id, given.heap, faults=faults), given.same_network)
 
 
 main()

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from haaro_host.lab.system import micropython
+from haaro_host.lab.system import LabError, micropython
 
 _HERE = Path(__file__).parent
 _RAW = b"raw REPL; CTRL-B to exit\r\n"
@@ -257,12 +257,14 @@ class Board:
 
 def leave_the_network() -> None:
     """Give this process a network of its own: a board that runs as root must not route for its
-    host. Raises OSError.
+    host. Raises LabError.
     """
     for flags in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET):
         if _LIBC.unshare(flags) == 0:
             return
-    raise OSError(ctypes.get_errno(), "no network namespace can be made here")
+    raise LabError(
+        "no network namespace can be made here; give the board the network: --same-network"
+    )
 
 
 @dataclass
@@ -271,3 +273,21 @@ class StopFlag:
 
     stop: bool = False
     power_cut: bool = False
+
+
+def serve(board: Board, same_network: bool) -> None:
+    """Be `board` until SIGTERM or SIGINT; SIGUSR1 cuts its power. Raises LabError."""
+    if not same_network:
+        leave_the_network()
+    flag = StopFlag()
+
+    def stop(number: int, frame: object) -> None:
+        flag.stop = True
+
+    def cut(number: int, frame: object) -> None:
+        flag.power_cut = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGUSR1, cut)
+    board.run(flag)
