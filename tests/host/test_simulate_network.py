@@ -24,13 +24,13 @@ class Behind:
 
     def out(self, now, dst, dport):
         """The host sends; returns the source that the world sees."""
-        datagram = Datagram(now, INSIDE, 434, dst, dport, b"x")
+        datagram = Datagram(now, (INSIDE, 434, dst, dport), b"x")
         self.nat.outbound(now, datagram)
         return datagram.src, datagram.sport
 
     def enters(self, now, src, sport, port):
         """Whether a datagram to `port` of the NAT gets to the host's port 434."""
-        datagram = Datagram(now, src, sport, PUBLIC, port, b"x")
+        datagram = Datagram(now, (src, sport, PUBLIC, port), b"x")
         receive = self.nat.inbound(now, datagram)
         assert (receive is None) == bool(datagram.dropped)
         return receive is not None and (datagram.dst, datagram.dport) == (INSIDE, 434)
@@ -76,7 +76,7 @@ def test_a_reboot_gives_other_ports_and_lets_nothing_old_in():
 def test_two_hosts_inside_have_different_ports():
     behind = Behind("endpoint-independent")
     _, port = behind.out(0, ONE, 434)
-    other = Datagram(0, ipv4.address("192.168.1.11"), 434, ONE, 434, b"x")
+    other = Datagram(0, (ipv4.address("192.168.1.11"), 434, ONE, 434), b"x")
     behind.nat.outbound(0, other)
     assert other.sport != port
 

@@ -50,6 +50,10 @@ class Router:
     def __init__(self, settings: Settings, random, now: int, ntp_ms: int) -> None:
         ctx = self._ctx = Context(settings, random, now, ntp_ms)
         self.counters = ctx.counters
+        # Doors out that need nothing of us: next_event() gives ("tunnel", id), ("routes",),
+        # ("log", level, text) or None, next_deadline() when handle_timer() is due, None for never.
+        self.next_event = ctx.queues.next_event
+        self.next_deadline = ctx.deadlines.next
         self.tunnels = Tunnels(
             ctx, self._tunnel_changed, self._tunnel_silent, self._tunnel_suspected
         )
@@ -271,18 +275,10 @@ class Router:
         if item is not None:
             tunnel = self.tunnels.get(item.tunnel)
             link = self._ctx.uplinks.get(item.uplink if tunnel is None else tunnel.uplink)
-            if link is not None:
+            if link is not None and link.metered:
                 # Twice: most of it is answered. What comes unasked for must not use the budget up.
                 link.spend(2 * (len(item.payload) + _OUTER_OCTETS))
         return item
-
-    def next_event(self) -> tuple | None:
-        """Return ("tunnel", id), ("routes",) or ("log", level, text); None when there is none."""
-        return self._ctx.queues.next_event()
-
-    def next_deadline(self) -> int | None:
-        """Return when handle_timer() is due, in ms; None for never."""
-        return self._ctx.deadlines.next()
 
     def forwarding_table(self) -> tuple[list, list]:
         """Return (routes, sources); see core.forwarding."""

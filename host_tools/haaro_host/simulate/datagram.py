@@ -48,12 +48,10 @@ class Datagram:
         "time",
     )
 
-    def __init__(
-        self, time: int, src: bytes, sport: int, dst: bytes, dport: int, payload: bytes
-    ) -> None:
+    def __init__(self, time: int, ends: tuple[bytes, int, bytes, int], payload: bytes) -> None:
         self.time = time
-        self.src, self.sport, self.dst, self.dport = src, sport, dst, dport
-        self.first = (src, sport, dst, dport)
+        self.first = ends
+        self.src, self.sport, self.dst, self.dport = ends
         self.payload = payload
         self.dropped = ""
         self.sender = ""
@@ -62,7 +60,8 @@ class Datagram:
 
     def copy(self) -> "Datagram":
         """Return a duplicate that a NAT may rewrite on its own."""
-        other = Datagram(self.time, self.src, self.sport, self.dst, self.dport, self.payload)
+        ends = (self.src, self.sport, self.dst, self.dport)
+        other = Datagram(self.time, ends, self.payload)
         other.sender = self.sender
         return other
 

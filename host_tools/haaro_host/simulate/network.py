@@ -20,6 +20,7 @@ from haaro_host.simulate.nat import Nat
 NTP_2026_MS = 3_976_000_000_000
 HOME_AGENT = ipv4.address("192.0.2.1")
 _TRACED = struct.Struct("!Q4sH4sHI")
+_HASHED_AT_ONCE = 256  # pieces of the trace
 _MAX_TURNS = 100_000  # without the clock moving: a loop that would never end
 
 
@@ -79,6 +80,7 @@ class Network:
         self.datagrams = 0
         self.rng = random.Random(f"{seed}-net")
         self._digest = hashlib.sha256()
+        self._unhashed: list[bytes] = []
         self._queue: list[tuple[int, int, Callable[..., None], object]] = []
         self._order = 0
         self._armed: dict[str, int | None] = {}
@@ -125,14 +127,17 @@ class Network:
 
     def run_to(self, end: int) -> None:
         """Let the time go on to `end` ms."""
-        queue = self._queue
+        queue, pop = self._queue, heapq.heappop
         turns = 0
         while queue and queue[0][0] <= end:
-            when, _, action, argument = heapq.heappop(queue)
-            turns = turns + 1 if when <= self.now else 0
-            if turns > _MAX_TURNS:
-                raise SimulationError(f"time stands still at {self.now} ms: {action}")
-            self.now = max(self.now, when)
+            when, _, action, argument = pop(queue)
+            if when > self.now:
+                self.now = when
+                turns = 0
+            else:
+                turns += 1
+                if turns > _MAX_TURNS:
+                    raise SimulationError(f"time stands still at {self.now} ms: {action}")
             action(argument)
         self.now = end
 
@@ -164,7 +169,7 @@ class Network:
         payload: bytes,
     ) -> None:
         """Send (src, sport, dst, dport) from `sender`: over its `link`, or that of its `nat`."""
-        datagram = Datagram(self.now, *ends, bytes(payload))
+        datagram = Datagram(self.now, ends, bytes(payload))
         datagram.sender = sender.name
         self.datagrams += 1
         if nat is not None:
@@ -242,8 +247,13 @@ class Network:
 
     def _record(self, datagram: Datagram) -> None:
         src, sport, dst, dport = datagram.first
-        head = _TRACED.pack(self.now, src, sport, dst, dport, len(datagram.payload))
-        self._digest.update(head + datagram.payload + datagram.dropped.encode())
+        payload, unhashed = datagram.payload, self._unhashed
+        unhashed.append(_TRACED.pack(self.now, src, sport, dst, dport, len(payload)))
+        unhashed.append(payload)
+        if datagram.dropped:
+            unhashed.append(datagram.dropped.encode())
+        if len(unhashed) >= _HASHED_AT_ONCE:
+            self._hash()
         if self.trace_file is not None:
             self.trace_file.write(
                 f"{self.now} {ipv4.text(src)}:{sport} {ipv4.text(dst)}:{dport}"
@@ -252,7 +262,12 @@ class Network:
         for observer in self.observers:
             observer(datagram)
 
+    def _hash(self) -> None:
+        self._digest.update(b"".join(self._unhashed))
+        self._unhashed.clear()
+
     @property
     def trace_sha256(self) -> str:
         """The hash of the trace so far: every datagram sent, its octets and its fate."""
+        self._hash()
         return self._digest.hexdigest()

@@ -45,6 +45,7 @@ class RouterNode:
         self.boots = 0
         self.running = False
         self.uplinks: dict[int, _Attachment] = {}
+        self._index: dict[bytes, int] = {}  # of the uplink with that address
         self.refused: dict[str, int] = {}
         self.log: list[tuple[int, str]] = []
         self.on_log: Callable[[RouterNode, str], None] | None = None
@@ -103,6 +104,7 @@ class RouterNode:
         """Bring uplink `index` up, or move it, with the address it has there."""
         self._unplug(index)
         self.uplinks[index] = _Attachment(address, nat, link)
+        self._index[address] = index
         if nat is None:
             self.network.own(address, self, None, link)
         else:
@@ -121,6 +123,8 @@ class RouterNode:
         old = self.uplinks.pop(index, None)
         if old is None:
             return False
+        if self._index.get(old.address) == index:
+            del self._index[old.address]
         if old.nat is None:
             self.network.disown(old.address)
         else:
@@ -139,20 +143,15 @@ class RouterNode:
         src, sport, dst, payload = datagram.src, datagram.sport, datagram.dst, datagram.payload
         if payload[:4] == TUNNEL_HEADER:
             tunnel = self._ends.get((dst, src, sport))
-            index = self._index_of(dst)
+            index = self._index.get(dst, -1)
             if tunnel is None:
                 self.router.receive_stray(now, index, src, sport, dst, payload)
             else:
                 self._receive_inner(now, tunnel, payload[4:], (src, sport, index))
         else:
-            self.router.receive_datagram(now, self._index_of(dst), src, sport, dst, 434, payload)
+            index = self._index.get(dst, -1)
+            self.router.receive_datagram(now, index, src, sport, dst, MIP_PORT, payload)
         self.pump()
-
-    def _index_of(self, address: bytes) -> int:
-        for index, link in self.uplinks.items():
-            if link.address == address:
-                return index
-        return -1
 
     def _receive_inner(
         self, now: int, tunnel: int, packet: bytes, end: tuple[bytes, int, int]

@@ -20,18 +20,20 @@ class Tally:
         network.arrivals.append(self._received)
 
     def _sent(self, datagram: Datagram) -> None:
-        _add(self.sent, (datagram.sender, datagram.kind), datagram)
+        key = (datagram.sender, datagram.kind)
+        found = self.sent.get(key)
+        if found is None:
+            found = self.sent[key] = [0, 0]
+        found[0] += 1
+        found[1] += HEADERS + len(datagram.payload)
 
     def _received(self, datagram: Datagram) -> None:
-        _add(self.received, (datagram.receiver, datagram.kind), datagram)
-
-
-def _add(counts: Counts, key: tuple[str, str], datagram: Datagram) -> None:
-    found = counts.get(key)
-    if found is None:
-        found = counts[key] = [0, 0]
-    found[0] += 1
-    found[1] += HEADERS + len(datagram.payload)
+        key = (datagram.receiver, datagram.kind)
+        found = self.received.get(key)
+        if found is None:
+            found = self.received[key] = [0, 0]
+        found[0] += 1
+        found[1] += HEADERS + len(datagram.payload)
 
 
 def signalling(counts: Counts) -> dict[str, tuple[int, int]]:
