@@ -25,7 +25,13 @@ _LINE = const(200)
 
 
 class KernelDoor:
-    """The programs and maps of one router; `socket` is the path of its control socket."""
+    """The programs and maps of one router; `socket` is the path of its control socket.
+
+    PROGRAMS: how the name of its object file begins. MAP: of its maps, the one made last.
+    """
+
+    PROGRAMS = ""
+    MAP = "ends_now"
 
     def __init__(self, socket: str) -> None:
         self._socket = socket
@@ -47,7 +53,7 @@ class KernelDoor:
         What an earlier run left is taken over, if it was made from this object file and for the
         same `fingerprint` (self.adopted), else replaced.
         """
-        path = object_path()
+        path = object_path(self.PROGRAMS)
         try:
             mark = _digest(path, fingerprint)
         except OSError:
@@ -58,7 +64,7 @@ class KernelDoor:
         _make_directory(self._socket)
         if not self._find(True):
             return "no BPF file system: " + self.last_error
-        if _exists(self._root + "/marks/" + mark) and _exists(self.maps + "/ends_now"):
+        if _exists(self._root + "/marks/" + mark) and _exists("%s/%s" % (self.maps, self.MAP)):
             self.adopted = True
             return ""
         self.unload()
@@ -109,12 +115,12 @@ class KernelDoor:
 
     def begin(self):
         """Return the file that takes the lines of the next batch; `run` carries them out."""
-        self._file = open(self._batch_path, "w")  # noqa: SIM115
+        self._file = open(self._batch_path, "w")  # type: ignore[assignment] # noqa: SIM115
         return self._file
 
     def run(self) -> bool:
         """Carry out the batch in one call; False and counted if the kernel refused a line."""
-        self._file.close()
+        self._file.close()  # type: ignore[attr-defined]
         self._file = None
         return self._run("bpftool batch file " + _quoted(self._batch_path))
 
@@ -196,12 +202,12 @@ class KernelDoor:
         return done
 
 
-def object_path() -> str:
-    """Return where `make bpf` puts the object file for this machine's byte order."""
+def object_path(programs: str = "") -> str:
+    """Return where `make bpf` puts an object file for this machine's byte order."""
     here = __file__
     for _ in range(3):
         here = here[: here.rfind("/")] if "/" in here else "."
-    return "%s/kernel_plane/%s.o" % (here, sys.byteorder)
+    return "%s/kernel_plane/%s%s.o" % (here, programs, sys.byteorder)
 
 
 def _finishes(interface, on):

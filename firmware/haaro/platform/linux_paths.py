@@ -84,7 +84,7 @@ class LinuxPaths:
             if body[0] == 2 and struct.unpack_from("@I", body, 4)[0] == interface:
                 # IFA_LOCAL, or IFA_ADDRESS where both ends have the same.
                 values = attributes(body, 8)
-                found.append((bytes(values.get(2) or values.get(1)), body[1]))
+                found.append((bytes(values.get(2) or values[1]), body[1]))
         return found
 
     def close(self) -> None:

@@ -46,7 +46,10 @@ class Netlink:
     def __init__(self, protocol: int = 0, groups: int = 0, octets: int = _RECEIVE) -> None:
         self._octets = octets
         self.socket = socket.socket(_AF_NETLINK, _SOCK_RAW, protocol)
-        self.socket.bind(struct.pack("@HHII", _AF_NETLINK, 0, 0, groups))
+        try:
+            self.socket.bind(struct.pack("@HHII", _AF_NETLINK, 0, 0, groups))
+        except TypeError:  # CPython's own way to write the address
+            self.socket.bind((0, groups))
         if groups:
             self.socket.setblocking(False)
         self._sequence = 0

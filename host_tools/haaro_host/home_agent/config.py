@@ -84,6 +84,7 @@ class Config:
     udp_lifetime_max: int
     keepalive: int
     mtu: int
+    dataplane: str
     replay_window: int
     reply_authentication_failed: bool
     rate: int
@@ -337,6 +338,7 @@ def _config(
         udp_lifetime_max=agent.udp_lifetime_max,
         keepalive=agent.keepalive,
         mtu=agent.mtu,
+        dataplane=agent.dataplane,
         replay_window=agent.replay_window,
         reply_authentication_failed=agent.reply_authentication_failed,
         rate=agent.rate,

@@ -86,6 +86,12 @@ def _overlap(value: Any) -> str:
     return str(value)
 
 
+def _dataplane(value: Any) -> str:
+    if value not in ("auto", "kernel", "userspace"):
+        raise _refuse()
+    return str(value)
+
+
 def _name(value: Any) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= 64 or not value.isprintable():
         raise _refuse()
@@ -169,6 +175,9 @@ class HomeAgentTable(_Table):
         25, ge=10, le=65535, description="whole seconds from 10 (RFC 3519 4.10) to 65535"
     )
     mtu: int = Field(1500, ge=608, le=65535, description="octets from 608 to 65535")
+    dataplane: Annotated[str, BeforeValidator(_dataplane)] = Field(
+        "userspace", description='"auto", "kernel" or "userspace"'
+    )
     replay_window: int = Field(
         7, ge=4, le=600, description="whole seconds from 4 (RFC 5944 5.7.1: more than 3) to 600"
     )

@@ -224,6 +224,10 @@ class HomeAgent:
 
     # --- look-ups ------------------------------------------------------------------------------
 
+    def time(self, now: int) -> int:
+        """Return our time for the caller's `now`: what the ends of bindings are in (NTP ms)."""
+        return self._state.time(now)
+
     def binding_by_tunnel_end(self, src: bytes, sport: int) -> Binding | None:
         """Return the binding whose UDP tunnel ends exactly at `src`:`sport` (RFC 3519 4.3)."""
         return self._state.forwarding.by_tunnel_end(src, sport)

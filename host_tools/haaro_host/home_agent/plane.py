@@ -23,6 +23,7 @@ _BUFFER = 65536
 _MAX_FLOWS = 4096  # a binding; full: all forgotten, and found again one by one
 _INNER = 4  # octets of tunnel data header before the inner packet
 _VERSION_4_NO_OPTIONS = 0x45
+_CE, _ECT_1 = 3, 1
 
 _addresses = struct.Struct("!Q").unpack_from
 
@@ -77,6 +78,8 @@ class Plane:
         self._generation = -1
         self._ends: dict[tuple[str, int], _End] = {}
         self._outside = _End(None)
+        self._tos = 0  # that the UDP socket sends with
+        udp.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
 
     def refresh(self) -> None:
         """Forget all flows if a forwarding decision may have changed."""
@@ -93,11 +96,13 @@ class Plane:
     def on_udp(self) -> None:
         """Take up to a batch of datagrams; the loop calls again while there are more."""
         buffer, view = self._buffer, self._view
-        receive, send, write = self._udp.recvfrom_into, self._udp.sendto, os.write
+        receive, send, write = self._udp.recvmsg_into, self._udp.sendto, os.write
+        into, room = [buffer], socket.CMSG_SPACE(4)
         for _ in range(_BATCH):
             try:
-                size, source = receive(buffer)
+                size, ancillary, _, source = receive(into, room)
             except BlockingIOError:
+                self._mark(0)  # what else leaves by this socket is unmarked
                 return
             except OSError:
                 self._agent.counters["receive_error"] += 1
@@ -105,6 +110,12 @@ class Plane:
             # Type 4, Next Header 4, a whole IPv4 header without options.
             if size < 24 or buffer[0] != 4 or buffer[1] != 4:
                 self._slow_datagram(source, bytes(view[:size]))
+                continue
+            if (
+                ancillary
+                and ancillary[0][2][0] & 1
+                and not self._congestion(ancillary[0][2][0] & 3)
+            ):
                 continue
             end = self._ends.get(source)
             flow = end.flows.get(_addresses(buffer, 16)[0]) if end else None
@@ -117,6 +128,7 @@ class Plane:
             ):
                 if end and flow is None:
                     self._learn(end, view[_INNER:size])
+                self._mark(0)
                 self._slow_datagram(source, bytes(view[:size]))
                 continue
             flow.origin.rx_packets += 1  # type: ignore[union-attr]
@@ -131,6 +143,8 @@ class Plane:
                     checksum -= 0xFFFF
                 buffer[14] = checksum >> 8
                 buffer[15] = checksum & 0xFF
+                if buffer[5] != self._tos:
+                    self._mark(buffer[5])
                 send(view[:size], flow.end)
                 flow.target.tx_packets += 1  # type: ignore[union-attr]
             except OSError:
@@ -144,6 +158,7 @@ class Plane:
             try:
                 packet = read(self._tun, _BUFFER)
             except BlockingIOError:
+                self._mark(0)
                 return
             except OSError:
                 self._agent.counters["receive_error"] += 1
@@ -158,13 +173,45 @@ class Plane:
             if flow is None or flow.end is None or len(packet) + _INNER > flow.limit:
                 if flow is None:
                     self._learn(self._outside, packet)
+                self._mark(0)
                 self._slow_packet(packet)
                 continue
             try:
+                if packet[1] != self._tos:
+                    self._mark(packet[1])
                 send(TUNNEL_HEADER + packet, flow.end)
                 flow.target.tx_packets += 1  # type: ignore[union-attr]
             except OSError:
                 self._agent.counters["send_error"] += 1
+
+    def _mark(self, tos: int) -> None:
+        """Send with the inner packet's DSCP and ECN from here on (RFC 6040 4.1, normal mode)."""
+        if tos != self._tos:
+            self._udp.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
+            # The TOS sets it too: no host chooses the band that control leaves by.
+            self._udp.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 0)
+            self._tos = tos
+
+    def _congestion(self, outside: int) -> bool:
+        """Mark the inner packet in the buffer as the path marked the outer one, ECT(1) or CE.
+
+        By the table of RFC 6040 4.2; False: it has to be dropped.
+        """
+        buffer = self._buffer
+        inside = buffer[5] & 3
+        if not inside:
+            if outside == _CE:
+                self._agent.counters["congestion_unmarked"] += 1
+            return outside == _ECT_1
+        # ECT(0) becomes what is outside, ECT(1) only CE, and CE stays.
+        if inside != _CE and inside != outside:
+            buffer[5] += outside - inside
+            checksum = (buffer[14] << 8 | buffer[15]) ^ 0xFFFF
+            checksum += 0xFFFF + outside - inside
+            checksum = (checksum & 0xFFFF) + (checksum >> 16)
+            checksum = ((checksum & 0xFFFF) + (checksum >> 16)) ^ 0xFFFF
+            buffer[14], buffer[15] = checksum >> 8, checksum & 0xFF
+        return True
 
     def _learn(self, end: _End, packet: memoryview | bytes) -> None:
         """Cache the way of `packet`'s flow if its addresses alone decide it."""

@@ -19,7 +19,7 @@ from typing import Any
 from haaro.wire.ipv4 import address, text
 from haaro.wire.message import MIP_PORT
 from haaro_host.home_agent import config as configuration
-from haaro_host.home_agent import control, tun
+from haaro_host.home_agent import control, kernel_plane, tun
 from haaro_host.home_agent.bindings import OVERHEAD, UDP
 from haaro_host.home_agent.config import Config, ConfigError, Problem
 from haaro_host.home_agent.core import IPIP_PORT, HomeAgent
@@ -41,7 +41,14 @@ _IP_MTU_DISCOVER = 10
 _IP_PMTUDISC_DONT = 0
 _IPIP_BATCH = 64
 _CATCH_UP = 64
-_FIXED = ("address", "interface", "state", "socket", "mtu")  # what a running process cannot change
+_FIXED = (
+    "address",
+    "interface",
+    "state",
+    "socket",
+    "mtu",
+    "dataplane",
+)  # what a running process cannot change
 
 
 class StartError(Exception):
@@ -84,6 +91,9 @@ class Shell:
         self._plane = Plane(
             self._agent, self._udp, self._tun.fileno, self._on_datagram, self._on_packet
         )
+        self._kernel, self._why = kernel_plane.start(
+            self._agent, config, lambda line: log.warning("%s", line)
+        )
         self._report(config)
         loop = asyncio.get_running_loop()
         self._agent.handle_timer(self._now())
@@ -106,6 +116,8 @@ class Shell:
                 loop.remove_reader(descriptor)
             with suppress(OSError):
                 os.unlink(config.socket)
+            if self._kernel:
+                self._kernel.close()
             self._tun.close()
             self._udp.close()
             self._priority.close()
@@ -117,10 +129,19 @@ class Shell:
 
     def status(self) -> dict[str, Any]:
         """Answer `status`."""
+        kernel = self._kernel
+        if kernel:
+            kernel.collect()
         result = self._agent.status(self._now())
         result["uptime_s"] = int(time.monotonic() - self._began)
         result["pid"] = os.getpid()
         result["counters"]["socket_drops"] = self._socket_drops()
+        result["data_plane"] = {"plane": "userspace", "why": self._why}
+        if kernel:
+            for reason, drops in kernel.reasons().items():
+                result["counters"][reason] = result["counters"].get(reason, 0) + drops
+            result["data_plane"].update(kernel.status())
+            result["data_plane"]["plane"] = "kernel" if kernel.running else "userspace"
         return result
 
     def stop(self) -> dict[str, Any]:
@@ -228,6 +249,9 @@ class Shell:
 
     def _flush(self) -> None:
         agent = self._agent
+        if self._kernel and self._kernel.behind:
+            # Before anybody is told: who is registered no more is not forwarded either.
+            self._kernel.commit(self._now())
         while (transmit := agent.poll_transmit()) is not None:
             ipip = transmit.dport == IPIP_PORT
             try:
@@ -253,6 +277,9 @@ class Shell:
         deadline = self._agent.next_deadline()
         if deadline is not None and deadline <= now:
             self._agent.handle_timer(now)
+        if self._kernel:
+            self._kernel.commit(now, True)
+            self._kernel.look_around()
         self._flush()
 
     def _now(self) -> int:

@@ -48,7 +48,7 @@ class Files:
 def write(files: Files, layout: Layout = DEFAULT_LAYOUT) -> None:
     """Write the whole configuration. The home agent knows every office, also one with no router."""
     keys = {office.name: secrets.token_hex(_KEY_OCTETS) for office in plan.OFFICES}
-    write_atomically(files.ha_config, home_agent_toml(files))
+    write_atomically(files.ha_config, home_agent_toml(files, layout))
     write_atomically(files.ha_secrets, home_agent_secrets_toml(keys), _PRIVATE)
     for office in plan.OFFICES:
         config = json.dumps(router_json(files, office, layout), indent=2) + "\n"
@@ -57,7 +57,7 @@ def write(files: Files, layout: Layout = DEFAULT_LAYOUT) -> None:
         write_atomically(files.router_secrets(office.node), secret, _PRIVATE)
 
 
-def home_agent_toml(files: Files) -> str:
+def home_agent_toml(files: Files, layout: Layout = DEFAULT_LAYOUT) -> str:
     """`ha.toml`. B's prefix is implicit (RFC 5177 3.2), so that both modes run."""
     head = {
         "address": plan.HOME_AGENT,
@@ -69,6 +69,7 @@ def home_agent_toml(files: Files) -> str:
         "home_networks": [plan.HOME_NETWORK],
         "forward_outside": False,
         "advertisement_octets": 1200,
+        "dataplane": layout.ha_dataplane,
     }
     tables = [_table("[home_agent]", head)]
     for office in plan.OFFICES:

@@ -127,6 +127,7 @@ class Layout:
     `ingress`: link of the internet router (its interface is `port_to`) -> nets, see `INGRESS`.
     `uplinks`: node -> entries for `uplinks` in its router.json. `dataplane`: which plane the
     routers use, as in router.json; `fast_lan`: the kernel plane passes by the kernel's forwarding.
+    `ha_dataplane`: the home agent's, as in ha.toml.
     """
 
     offices: tuple[Office, ...] = OFFICES
@@ -135,6 +136,7 @@ class Layout:
     ingress: dict[str, str] = field(default_factory=lambda: dict(INGRESS))
     uplinks: dict[str, list[dict[str, object]]] = field(default_factory=dict)
     dataplane: str = "userspace"
+    ha_dataplane: str = "userspace"
     fast_lan: bool = False
 
     @property
@@ -144,19 +146,22 @@ class Layout:
 
 
 DEFAULT_LAYOUT = Layout()
+HA_DATA_PLANES = ("userspace", "kernel", "auto")
 DATA_PLANES = ("userspace", "kernel", "kernel-lan", "auto")
 WAN_UPLINK: dict[str, object] = {"name": "wan", "driver": "linux_netdev", "interface": "wan"}
 
 
-def layout_with(dataplane: str) -> Layout:
-    """The default lab with this data plane; "kernel-lan" passes by the kernel's forwarding too.
+def layout_with(dataplane: str, ha_dataplane: str = "userspace") -> Layout:
+    """The default lab with these data planes; "kernel-lan" passes by the kernel's forwarding too.
 
     Raises ValueError with what is allowed.
     """
-    if dataplane not in DATA_PLANES:
-        raise ValueError(f"data plane {dataplane!r}: allowed are {', '.join(DATA_PLANES)}")
+    for name, allowed in ((dataplane, DATA_PLANES), (ha_dataplane, HA_DATA_PLANES)):
+        if name not in allowed:
+            raise ValueError(f"data plane {name!r}: allowed are {', '.join(allowed)}")
     kind = dataplane.removesuffix("-lan")
-    return replace(DEFAULT_LAYOUT, dataplane=kind, fast_lan=kind != dataplane)
+    fast_lan = kind != dataplane
+    return replace(DEFAULT_LAYOUT, dataplane=kind, fast_lan=fast_lan, ha_dataplane=ha_dataplane)
 
 
 def check_name(name: str) -> str:
