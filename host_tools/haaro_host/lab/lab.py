@@ -82,7 +82,7 @@ class Lab:
         self.state.stage = "building"
         self.state.save()
         configuration.write(self.files, self.layout)
-        if self.layout.dataplane != "userspace":
+        if {self.layout.dataplane, self.layout.ha_dataplane} != {"userspace"}:
             system.mount_bpf(self.run / "bpf")
         topology.build(self.name, self.layout)
         self.state.stage = "built"
