@@ -249,6 +249,8 @@ class Correspondent:
         binding = Binding(message.care_of_address, claim.arrival.src, now + lifetime * 1000)
         binding.networks = [n for n in claim.networks if record.valid_prefix(*n)]
         first = record.binding is None
+        if first or record.binding.networks != binding.networks:
+            self._ctx.queues.routes()
         record.binding = binding
         self._ctx.deadlines.set("cr_expire", binding.expires_at, hoa)
         self._ctx.deadlines.clear("grace", hoa)

@@ -220,7 +220,7 @@ class PeerRegistrations:
     def _take_reply(self, now: int, message, record) -> None:
         state = record.registration
         state.code = message.code
-        record.unanswered = False
+        self._answered(record)
         if message.code in wire_expired:
             self._nonces_expired(now, record)
         elif message.code == wire.IDENTIFICATION_MISMATCH:
@@ -284,6 +284,7 @@ class PeerRegistrations:
         if uplink is None:
             return
         first = not state.registered
+        allowed = state.routes_allowed
         state.registered = True
         state.pre_accepted = False
         state.failures = 0
@@ -320,19 +321,26 @@ class PeerRegistrations:
         record.obstacle = ""
         if first:
             self._ctx.log(f"registered with {ipv4.text(record.cr_hoa)}")
-        self._ctx.queues.routes()
+        if first or not allowed:
+            self._ctx.queues.routes()
+
+    def _answered(self, record) -> None:
+        if record.unanswered:
+            record.unanswered = False
+            self._ctx.queues.routes()
 
     def peer_accepted(self, now: int, record) -> None:
         """Our CR role accepted this router's registration."""
-        record.unanswered = False
+        self._answered(record)
         state = record.registration
         if state is not None and state.pre_accepted:
             self._activate(now, record)
         elif state is not None and state.registered:
-            state.routes_allowed = True
+            if not state.routes_allowed:
+                state.routes_allowed = True
+                self._ctx.queues.routes()
         elif self._ctx.settings.mutual_registration:
             self.want(now, record)
-        self._ctx.queues.routes()
 
     def pending(self, record) -> bool:
         """Return whether a request of ours to this CR waits for its reply."""

@@ -193,7 +193,6 @@ class HomeRegistration:
         spi, algorithm, key = self._association()
         auth.append_mobile_home(message, spi, algorithm, key)
         self._tunnels.expect_home(now, uplink)
-        self._tunnels.expect_home(now, uplink)
         self._ctx.send_outside(uplink.index, settings.home_agent, MIP_PORT, message)
 
     def _association(self) -> tuple:
@@ -291,6 +290,7 @@ class HomeRegistration:
         self._ctx.clock.synchronised = True
         self._trial.accepted(now, uplink, now - pending.sent_at)
         moved = self.coa != pending.coa or not self.registered
+        before = (self.registered, self.networks, self.route_optimization)
         if not self.registered:
             self._ctx.log(f"registered with home agent {ipv4.text(settings.home_agent)}")
         self.registered = True
@@ -311,7 +311,8 @@ class HomeRegistration:
         self.revocation_stamp = support.timestamp if support is not None else None
         self._take_networks(message)
         self._take_optimisation(message, pending.solicited)
-        self._ctx.queues.routes()
+        if before != (True, self.networks, self.route_optimization):
+            self._ctx.queues.routes()
         self._on_accepted(now, pending.solicited, moved)
         self.consider(now)
 
