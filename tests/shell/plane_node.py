@@ -73,7 +73,7 @@ def status(machine, control, stray, signalling):
     return {
         "counters": plane.counters(),
         "own_loss": plane.own_loss(),
-        "lowered": [[tunnel, mtu] for tunnel, mtu in plane.lowered().items()],
+        "mtu": [plane.mtu(i) for i in range(4)],
         "rx": [plane.user_rx(i) for i in range(4)],
         "tx": [plane.user_tx(i) for i in range(4)],
         "control": control,

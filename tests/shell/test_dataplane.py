@@ -449,3 +449,19 @@ def test_the_plane_works_without_the_viper_twins(tmp_path):
             path.write_text(twin)
         (copy / "program.py").write_text(program)
         assert run(MICROPYTHON, "-X", "heapsize=384k", str(copy / "program.py")) == "ok\n"
+
+
+def test_everything_imports_without_the_viper_twins(tmp_path):
+    """A port that refuses the file loses nothing but speed."""
+    shutil.copytree(ROOT / "firmware" / "haaro", tmp_path / "haaro")
+    for path in list(tmp_path.rglob("*_viper.py")):
+        path.unlink()
+    modules = [
+        ".".join(path.relative_to(tmp_path).with_suffix("").parts)
+        for path in sorted(tmp_path.rglob("*.py"))
+        if path.name != "__init__.py"
+    ]
+    assert len(modules) > 50
+    program = f"for name in {modules!r}:\n    __import__(name)\nprint('ok')\n"
+    (tmp_path / "program.py").write_text(program)
+    assert run(MICROPYTHON, "-X", "heapsize=2m", str(tmp_path / "program.py")) == "ok\n"

@@ -21,7 +21,7 @@ A plane has:
   wanted, wanted_any          route hints seen since the shell last cleared them
   user_rx(id), user_tx(id)    user packets taken from and sent into a tunnel: what the core sends
                               or is given is none
-  counters() -> dict, own_loss() -> dict, lowered() -> dict, close()
+  counters() -> dict, own_loss() -> dict, mtu(id) -> int, close()
   clamp_mss(on)               whether TCP SYNs are made to fit the tunnel's MTU; at first not
 """
 

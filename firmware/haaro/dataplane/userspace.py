@@ -63,7 +63,7 @@ class UserspacePlane(Forwarder):
         except OSError:
             octets = 0
         for at in range(0, octets, RECORD):
-            tunnel = self._path.take(records, at, self._keys, self._mtu)
+            tunnel = self._path.take(records, at, self._keys, self.mtu)
             if tunnel >= 0:
                 self._set_mtu(tunnel)
         return True
@@ -83,11 +83,8 @@ class UserspacePlane(Forwarder):
         """
         self._state[base.STATE_CLAMP] = 1 if on else 0
 
-    def lowered(self) -> dict:
-        """Return {tunnel: inner MTU} of those whose path takes less than the link."""
-        return {tunnel: told[0] for tunnel, told in self._path.lowered.items()}
-
-    def _mtu(self, tunnel):
+    def mtu(self, tunnel: int) -> int:
+        """Return the MTU of the inner packet: what the link allows, or less that the path takes."""
         at = tunnel * base.SLOT + base.SLOT_MTU
         return self._state[at] << 8 | self._state[at + 1]
 

@@ -51,11 +51,16 @@ def _data_plane(loop):
         "why": loop.machine.plane_why,
         "counters": loop.plane.counters(),
         "own_loss": loop.plane.own_loss(),
-        "path_mtu": [{"tunnel": t, "mtu": mtu} for t, mtu in loop.plane.lowered().items()],
+        "tunnels": [_tunnel(loop.plane, tunnel.id) for tunnel in loop.router.tunnels.all()],
     }
     if loop.machine.plane_kind == "kernel":
         answer["calls"] = loop.plane.door.status()
     return answer
+
+
+def _tunnel(plane, ident: int) -> dict:
+    rx, tx = plane.user_rx(ident), plane.user_tx(ident)
+    return {"id": ident, "rx_packets": rx, "tx_packets": tx, "mtu": plane.mtu(ident)}
 
 
 def _state(answer: dict) -> str:
