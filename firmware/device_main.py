@@ -12,6 +12,7 @@ _PLATFORMS = ("linux",)
 if sys.platform in _PLATFORMS:
     from haaro_router import main
 
-    status = main(["--config", "router.json"])
+    # The serial port that the prompt has is the console.
+    status = main(["--config", "router.json", "--console", "stdin"])
 else:
     print("haaro: no drivers for %r in this version; the router was not started" % sys.platform)

@@ -1,14 +1,17 @@
 """The loader simulator, octet by octet: frames as documented and as published traces have them."""
 
 import hashlib
+import re
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 
 from tests.esp_loader import chip as protocol
 from tests.esp_loader.chip import Chip, checksum, slip
 
+FOLDER = Path(__file__).parent
 # A SYNC as traces of esptool have it: header, 07 07 12 20, 32 times 55.
 SYNC_FRAME = bytes.fromhex("c0000824000000000007071220" + "55" * 32 + "c0")
 
@@ -176,3 +179,8 @@ def test_an_application_answers_no_loader_commands(chip, talk):
     chip.reset(download=False)
     chip.feed(SYNC_FRAME)
     assert (started, talk.frames()) == ([True], [])
+
+
+def test_the_simulator_shares_no_code_with_what_is_tested():
+    for path in FOLDER.glob("*.py"):
+        assert not re.search(r"^(from|import) haaro", path.read_text(), re.M), path

@@ -67,9 +67,14 @@ def chip(tmp_path):
     made.close()
 
 
-def micropython(image: Path, offset: int, octets: int, word: str, heap="384k"):
+def mount_command(image: Path, offset: int, octets: int, word: str):
+    """How mount.py is run on a filesystem in a file."""
+    return [MICROPYTHON, "-X", "heapsize=384k", MOUNT, image, str(offset), str(octets), word]
+
+
+def micropython(image: Path, offset: int, octets: int, word: str):
     """Run mount.py on a filesystem in a file; (exit status, lines)."""
-    command = [MICROPYTHON, "-X", f"heapsize={heap}", MOUNT, image, str(offset), str(octets), word]
+    command = mount_command(image, offset, octets, word)
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     return done.returncode, (done.stdout + done.stderr).splitlines()
 

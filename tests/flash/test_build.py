@@ -1,13 +1,16 @@
 """`make firmware`, `make image`: what is built fits, is the same twice, runs on MicroPython."""
 
 import json
+import subprocess
+import threading
 
 import pytest
 
 from haaro_host.flash import boards, build, filesystem, merge
 from haaro_host.flash.errors import BadInputError
 from haaro_host.lab import system
-from tests.flash.conftest import PLAIN, S3, micropython
+from tests.flash.conftest import PLAIN, S3, micropython, mount_command
+from tests.fleet.test_export import MICROPYTHON
 
 BOTH = pytest.mark.parametrize("name", [S3, PLAIN])
 
@@ -71,12 +74,35 @@ def test_micropython_imports_the_firmware_from_the_image(firmware, name):
     assert lines == ["haaro.dataplane.leaves /flash/lib/haaro/platform/linux.mpy"]
 
 
-def test_a_board_boots_into_the_router_which_misses_its_configuration(firmware):
+def test_an_image_without_a_sites_files_boots_into_the_console(firmware):
     place = boards.load(PLAIN).table.find("vfs")
-    status, lines = micropython(firmware[PLAIN] / "vfs.bin", 0, place.size, "boot")
-    assert lines == [
-        "A fatal error occurred: router.json: (file): [Errno 2] ENOENT: cannot be read"
-    ], status
+    command = mount_command(firmware[PLAIN] / "vfs.bin", 0, place.size, "boot")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as box:
+        overdue = threading.Timer(30, box.kill)
+        overdue.start()
+        try:
+            box.stdin.write("status\n")
+            box.stdin.flush()
+            said = []
+            for line in box.stdout:
+                said.append(line.strip())
+                if said[-1] == "ok":
+                    break
+        finally:
+            overdue.cancel()
+            box.kill()
+    assert "state: not provisioned" in said, said
+
+
+def test_on_another_platform_main_says_that_it_has_no_drivers_and_ends(source):
+    program = (source / "firmware" / "device_main.py").read_text()
+    done = subprocess.run(
+        [MICROPYTHON, "-c", program.replace("sys.platform", repr("esp32"))],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "no drivers for 'esp32' in this version" in done.stdout
 
 
 def test_micropython_goes_on_writing_to_the_filesystem(firmware, tmp_path):
