@@ -46,5 +46,12 @@ def test_runs_are_cut_before_the_wire_and_the_link_is_left_as_it_was(plane_net):
     assert ": on" in segmentation(net)
 
 
+def test_the_kernel_plane_leaves_the_link_alone(kernel_net):
+    with nodes(kernel_net, ("r1", config(1))) as (one,):
+        assert one.ask("status")["plane"] == "kernel"
+        # Without the checksums, which that plane leaves to the kernel, it cannot be on.
+        assert "requested on" in segmentation(kernel_net)
+
+
 def forwarded_out(count: int):
     return lambda status: status["counters"]["out_forwarded"] >= count

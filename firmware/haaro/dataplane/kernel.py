@@ -100,6 +100,8 @@ class KernelPlane(UserspacePlane):
                 door.unload()
                 return refused
         self._pair = indexes
+        # Too few packets come here to be worth a change of the link.
+        self._use_runs = False
         if self._adopting:
             # What stays in force for now must find the pair as it is now.
             self._write_settings(door.begin())

@@ -31,6 +31,7 @@ class UserspacePlane(Forwarder):
         self._others: dict = {}  # tunnel: (uplink, remote, port)
         self._mtus: dict = {}  # tunnel: what its link allows
         self._path = PathMtu()
+        self._use_runs = leaves.FAST
         self._runs = bytearray(8)  # by uplink: takes_runs
         self._icmp_errors = sockets.icmp_errors()
         self._poll = None
@@ -114,7 +115,7 @@ class UserspacePlane(Forwarder):
         self.close_uplink(index)
         pairs = self._sockets.tunnel_pairs(interface, address, self._home_address)
         self._uplinks[index] = (interface, address)
-        self._runs[index] = self._sockets.takes_runs(interface) if leaves.FAST else 0
+        self._runs[index] = self._sockets.takes_runs(interface) if self._use_runs else 0
         for pair in pairs:
             self._add_port(pair, index)
         self._renew_ends()
