@@ -52,6 +52,11 @@ def folder() -> Path:
     return Path(override) if override else system.repository() / "boards"
 
 
+def flashable(name: str) -> bool:
+    """Return whether board `name` is one that is flashed."""
+    return (folder() / name / "board.json").exists()
+
+
 def load(name: str) -> Board:
     """Return board `name`. Raises BadInputError when there is none, or nothing to flash on it."""
     place = folder() / name

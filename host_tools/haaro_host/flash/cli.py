@@ -148,10 +148,14 @@ def _flash_all(
     shown: "_Shown",
 ) -> list[Outcome]:  # fmt: skip
     """Flash the box at each cable as the site that has its unique id; side by side."""
-    by_id = {site.table.unique_id: site for site in fleet.in_service if site.table.unique_id}
+    by_id = {
+        site.table.unique_id: site
+        for site in fleet.in_service
+        if site.table.unique_id and boards.flashable(site.board)
+    }
     if not by_id:
         raise BadInputError(
-            f"{fleet.path}: no site has a unique_id, so no box can be told; flash them one by one"
+            f"{fleet.path}: no site with such a board has a unique_id; flash them one by one"
         )
 
     def one(cable: Cable) -> Outcome:
