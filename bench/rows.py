@@ -21,7 +21,7 @@ from haaro_host.lab import configuration, facts, lab, plan, processes, system
 from haaro_host.lab.processes import Process
 from haaro_host.lab.system import LabError
 
-_DEADLINE_S = 20.0
+_DEADLINE_S = 45.0
 _CLEAR = "nothing is encrypted"
 _HAARO = "user packets are neither encrypted nor authenticated, only signalling is authenticated"
 
