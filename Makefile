@@ -54,9 +54,10 @@ format: $(STAMP)  ## rewrite the files as `make lint` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Most tests wait for processes in namespaces, so that more files than cores run at once (JOBS=).
 test: setup test-packages bpf  ## pytest, then the suite inside MicroPython's unix port
 	@status=0; \
-	$(BIN)/python -m pytest || status=1; \
+	$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist loadfile || status=1; \
 	"$(MICROPYTHON)" -X heapsize=384k unix_port_tests/run.py || status=1; \
 	exit $$status
 

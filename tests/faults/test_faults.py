@@ -49,7 +49,9 @@ def test_every_fault_of_the_document_has_a_case_and_every_bound_a_fault():
     text = (ROOT / "docs" / "threats.md").read_text()
     listed = set(re.findall(r"^\| (F\d+) \|", text, re.MULTILINE))
     run = {case.fault for case in cases.CASES}
-    assert listed == {f"F{number}" for number in range(1, 15)} == run - {"handover", "nat"}
+    # F15 is no outage: tests/topology/test_priority.py.
+    assert listed - {"F15"} == {f"F{number}" for number in range(1, 15)}
+    assert listed - {"F15"} == run - {"handover", "nat"}
     assert {fault for fault, _ in BOUNDS} == {case.fault for case in cases.CASES if not case.long}
 
 
