@@ -47,13 +47,14 @@ def sleeping():
 # Traffic asks for them
 
 
-def test_unused_path_has_a_keepalive_each_ten_seconds_and_none_after_a_minute():
+def test_unused_path_has_a_keepalive_after_half_a_minute_and_none_after_a_minute():
     """R3.3.4-5: the period follows traffic; after 60 s without any there is none."""
     world = direct_world()
     start = world.net.now
     world.net.run(59_000)
     own = [d for d in direct_keepalives(world, start + 1000, COA_C) if d.payload[24] == 8]
-    assert 4 <= len(own) <= 6
+    assert 1 <= len(own) <= 2
+    assert own[0].time - start >= 28_000
     assert world.both_direct(world.a, world.c)
     world.net.run(16_000)
     start = world.net.now

@@ -641,6 +641,8 @@ def test_flap_of_the_same_address_returns_to_the_direct_path():
     world.c.detach(0)
     world.net.run(1000)
     world.c.attach(0, COA_C)
+    world.net.run(1000)
+    assert world.send(world.c, world.a) == 0  # the way by the home agent is back at once
     for _ in range(20):
         world.send(world.c, world.a)
         world.net.run(500)

@@ -197,7 +197,7 @@ def test_the_plane_refuses_an_inner_source_that_is_not_the_tunnels():
         for source, refused in ((world.host("C"), 0), (ipv4.address("10.9.9.9"), 1)):
             packet = ipv4.build_udp(source, host, 1, 2, b"x")
             world.network.inject(
-                Datagram(world.now, OTHER, 434, ONE, 434, b"\x04\x04\0\0" + packet)
+                Datagram(world.now, (OTHER, 434, ONE, 434), b"\x04\x04\0\0" + packet)
             )
             world.run(1)
             assert a.refused.get("source", 0) - before.get("source", 0) == refused

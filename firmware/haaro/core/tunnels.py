@@ -16,7 +16,8 @@ from haaro.wire.udp_tunnel import TUNNEL_HEADER
 _FLOOR_MS = const(200)  # MAX_UPDATE_RATE: at most 5 keepalives a second
 _FIRST_MS = const(500)  # between the first probes of a new tunnel
 _PROBE_MAX_MS = const(2000)  # between probes of a silent tunnel that traffic wants
-_PROBE_IDLE_MS = const(10000)  # and when no traffic wants it, or the path is up and unused
+_PROBE_IDLE_MS = const(10000)  # and when no traffic wants it
+_IDLE_MS = const(30000)  # between those of a path that is up and unused
 _DORMANT_MS = const(60000)  # without traffic
 _SUSPECT_MS = const(10000)  # between two suspicions of one tunnel, longer each time
 _SUSPECT_MAX_MS = const(30000)
@@ -54,6 +55,7 @@ class Tunnels(TunnelTable):
         self._home_interval_ms = interval_ms
         if self._aim(now, tunnel, uplink, self._ctx.settings.home_agent, 434) or not tunnel.up:
             tunnel.up = True
+            self._ctx.queues.routes()
             self._on_change(now, tunnel)
         tunnel.used = True
         self.heard(tunnel)
@@ -172,7 +174,7 @@ class Tunnels(TunnelTable):
             if tunnel.up and not tunnel.unanswered() and not self._echo_due(now, tunnel):
                 # Until traffic is told of.
                 asleep = max(tunnel.traffic_at + _DORMANT_MS, tunnel.wanted_until)
-                self._arm(tunnel, min(tunnel.echo_sent_at + _PROBE_IDLE_MS, asleep))
+                self._arm(tunnel, min(tunnel.echo_sent_at + _IDLE_MS, asleep))
                 return
             if self._overdue(now, tunnel):
                 self._suspect(now, tunnel)
@@ -199,7 +201,7 @@ class Tunnels(TunnelTable):
 
     def _echo_due(self, now: int, tunnel: Tunnel) -> bool:
         """Return whether the path must be vouched for, or a NAT's mapping kept open."""
-        idle = now - tunnel.echo_sent_at >= _PROBE_IDLE_MS
+        idle = now - tunnel.echo_sent_at >= _IDLE_MS
         return tunnel.carried or idle or self.nat or tunnel.nat
 
     def _sleep(self, now: int, tunnel: Tunnel) -> None:
@@ -211,6 +213,7 @@ class Tunnels(TunnelTable):
         if tunnel.resting():
             self._ctx.counters.bump("direct_path_silent")
             tunnel.silent_since = now
+            self._ctx.queues.routes()  # also if it was asleep, and the only way
             self._set_up(now, tunnel, False)
             self._on_silent(now, tunnel)
         if not tunnel.ever_up and tunnel.others and tunnel.unanswered() % 3 == 0:
