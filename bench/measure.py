@@ -122,9 +122,7 @@ def cpu_per_packet(
     interrupted. daemon_cpu_us: of `daemons` alone, both routers. machine_cpu_us: all CPUs, all
     processes of this machine, less what they took just before.
     """
-    begun, busy = time.monotonic(), _busy()
-    settle(seconds / 2)
-    idle = (_busy() - busy) / (time.monotonic() - begun)
+    idle = busy_cpus(seconds / 2)
     begun, busy = time.monotonic(), _busy()
     own, kernel = _run_time(daemons), _run_time(_softirq_threads())
     one = generator.trial(rate, seconds)
@@ -138,6 +136,13 @@ def cpu_per_packet(
         "daemon_cpu_us": own / arrived / 1000,
         "machine_cpu_us": max(0.0, busy) * 1e6 / arrived,
     }
+
+
+def busy_cpus(seconds: float) -> float:
+    """How many CPUs are busy now, over so many seconds."""
+    begun, busy = time.monotonic(), _busy()
+    settle(seconds)
+    return (_busy() - busy) / (time.monotonic() - begun)
 
 
 def _busy() -> float:

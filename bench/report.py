@@ -199,6 +199,19 @@ def _run(result: dict[str, Any]) -> str:
         "trial of a packet rate. Load average before the start: "
         f"{result['machine']['load_before']:.2f}."
     )
+    others = figures.summary(
+        [
+            v
+            for name in result["rows"]
+            for v in figures.values(result["rounds"], name, "busy_before")
+        ]
+    )
+    if others:
+        text += (
+            f" Of the {result['machine']['cpus']} CPUs other programs kept {others.median:.2f} "
+            f"busy just before a row, median, and {others.most:.2f} at most: those rows are worth "
+            "less."
+        )
     failed = [
         each["row"] + ("" if each["round"] is None else f" in round {each['round'] + 1}")
         for each in result["errors"]

@@ -25,6 +25,7 @@ from haaro_host.lab import processes, system
 from haaro_host.lab.system import LabError
 
 _COMMON_PPS = 10000.0
+_LOOK_S = 0.3
 _TOOLS = ("ip", "tc", "ping", "iperf3", "ethtool", "bpftool")
 
 
@@ -114,9 +115,10 @@ class Bench:
     def one(self, row: Row, number: int) -> dict[str, Any]:
         """One row in one round; its error instead of figures if it did not work."""
         logs = self.build / "logs" / row.name
+        others = measure.busy_cpus(_LOOK_S)
         try:
             with Net(self.prefix, logs, row.wire_true) as net:
-                found = self._measure(net, row)
+                found = {"busy_before": others, **self._measure(net, row)}
         except (LabError, OSError) as error:
             self.result["errors"].append({"row": row.name, "round": number, "why": str(error)})
             self.say(f"{number + 1} {row.name}: {error}")
