@@ -30,6 +30,7 @@ LAYERS = {
     "haaro_host.home_agent.store": "store",
     "haaro_host.home_agent.cli": "host",
     "haaro_host.home_agent.control": "host",
+    "haaro_host.home_agent.kernel_plane": "host",
     "haaro_host.home_agent.plane": "host",
     "haaro_host.home_agent.priority": "host",
     "haaro_host.home_agent.shell": "host",
