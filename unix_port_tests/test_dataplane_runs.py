@@ -105,6 +105,33 @@ def test_a_run_is_one_call_and_arrives_whole():
     assert rig.plane.user_tx(0) == rig.plane.counters()["out_forwarded"] == 32
 
 
+class Counting:
+    """A socket that takes everything and keeps the sizes."""
+
+    def __init__(self):
+        self.sizes = []
+
+    def write(self, buffer, at, octets):
+        self.sizes.append(octets)
+        return octets
+
+
+def test_a_run_is_no_longer_than_a_keepalive_may_wait():
+    """F15 of the threats: a link sends a run as a whole before anything else."""
+    rig = registered()
+    if rig is None:
+        return
+    plane = rig.plane
+    for octets, wanted in ((1468, [11 * 1472, 11 * 1472, 8 * 1472]), (64, [30 * 68])):
+        sender = plane._send[0] = Counting()
+        at = 0
+        for packet in numbered(30, octets):
+            plane._batch[at + 14 : at + 14 + octets] = packet
+            at += 14 + octets
+        assert plane._out(0, 30) == at
+        assert sender.sizes == wanted
+
+
 def test_what_differs_ends_a_run_and_order_holds():
     """Another size, tunnel or TOS, a packet that is cut, and one that is refused."""
     rig = registered()

@@ -19,6 +19,8 @@ _CONTROL = const(1 << 24)
 _FRAGMENT = const(1 << 25)
 _ETHERNET = const(14)
 _OVERHEAD = const(32)
+# Octets of a run: the link sends it as a whole, and a keepalive waits, 0.13 s at 1 Mbit/s.
+_LONGEST_RUN = const(16384)
 # Queues to the control plane: drained each turn of the loop; what does not fit is counted.
 _CONTROL_QUEUE = const(32)
 _STRAY_QUEUE = const(8)
@@ -93,7 +95,12 @@ class Forwarder(Receiver):
                 verdict &= _HINTED - 1
             length = verdict >> 8
             tunnel = verdict & 0xFF
-            if octets and verdict == run and batch[at + 15] == toses[tunnel]:
+            if (
+                octets
+                and verdict == run
+                and batch[at + 15] == toses[tunnel]
+                and octets + length < _LONGEST_RUN
+            ):
                 _move(batch, start + octets, at + 10, length + 4)
                 octets += length + 4
             else:
