@@ -23,6 +23,8 @@ check() {
     missing=""
     if [ "$python" = --tests ]; then
         need tshark tshark
+        need slirp-fullbolt slirp
+        need chat ppp
         missing=${missing# }
         return
     elif [ "$python" = --bpf ]; then

@@ -15,7 +15,8 @@ import tty
 from collections.abc import Sequence
 from contextlib import suppress
 
-COMMAND = ("slirp-fullbolt", "ppp")
+# ppp_exit: when PPP is taken leave of the call is over, as on a modem.
+COMMAND = ("slirp-fullbolt", "ppp", "ppp_exit")
 _MOST = 65536
 _READY = b"Ready"
 _READY_S = 5.0

@@ -57,6 +57,7 @@ class LinuxModem:
         self._watching = 0
         self._open_at = 0
         self._up = False
+        self._capped = False
 
     def register(self, poll) -> None:
         """Have what becomes readable, now and later, watched by `poll`."""
@@ -74,12 +75,20 @@ class LinuxModem:
         if self._tty is None:
             if now < self._open_at or not self._open(now):
                 return
-            if not self._meter.full:
-                self._modem.start(now)
-        if self._meter.check(now) and self._modem.stage not in ("off", "stop"):
-            self._modem.stop(now, "the data cap of %d MB is used up" % self._uplink["data_cap_mb"])
-        elif not self._meter.full and self._modem.stage == "off":
+            self._capped = False
             self._modem.start(now)
+        if self._event() & _IN:
+            # Where the loop was late, an answer that lies here is in time.
+            self._read(now)
+            if self._tty is None:
+                return
+        if self._meter.check(now) != self._capped:
+            self._capped = not self._capped
+            if self._capped:
+                cap = self._uplink["data_cap_mb"]
+                self._modem.stop(now, "the data cap of %d MB is used up" % cap)
+            else:
+                self._modem.start(now)
         self._modem.handle_timer(now)
         self._pump(now)
 

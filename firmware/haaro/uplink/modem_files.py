@@ -65,17 +65,12 @@ class Meter:
             except (OSError, ValueError, KeyError, TypeError):
                 pass
 
-    @property
-    def full(self) -> bool:
-        """Whether the cap is reached."""
-        return 0 < self._cap <= self.octets
-
     def count(self, octets: int) -> None:
         """One more packet."""
         self.octets += octets
 
     def check(self, now: int) -> bool:
-        """Begin a new month, write down what is due; return `full`."""
+        """Begin a new month, write down what is due; return whether the cap is reached."""
         year, month = time.gmtime()[:2]
         if year >= _THIS_CENTURY and year * 100 + month > self._month:
             if self._month:
@@ -83,7 +78,7 @@ class Meter:
             self._month = year * 100 + month
         if now >= self.save_at:
             self.save(now)
-        return self.full
+        return 0 < self._cap <= self.octets
 
     def save(self, now: int) -> None:
         """Write it down, if it has changed."""
