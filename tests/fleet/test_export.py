@@ -125,6 +125,19 @@ def test_a_box_gets_its_own_rows_only(shop):
     assert keys < every and len(keys) == 3
 
 
+def test_a_console_for_every_site_is_a_key_of_the_defaults(shop):
+    shop.change("[defaults.router]\n", '[defaults.router]\nconsole = { port = "/dev/ttyS0" }\n')
+    shop.run("keys", "new")
+    shop.run("fleet", "export", "router", "--all")
+    passwords = set()
+    for name in ("office-a", "office-b"):
+        folder = shop.directory / "routers" / name
+        _, options = router_config.load(str(folder / "router.json"))
+        assert options["console"] == {"port": "/dev/ttyS0", "speed": 0, "profile": "locked"}
+        passwords.add(json.loads((folder / "router.secrets.json").read_text())["console"]["hash"])
+    assert len(passwords) == 2, "one box's password opens no other box"
+
+
 def test_an_unchanged_file_is_left_alone(shop):
     shop.run("keys", "new")
     assert [f["changed"] for f in shop.json("fleet", "export", "ha")["files"]] == [True, True]
