@@ -212,6 +212,11 @@ def _run(result: dict[str, Any]) -> str:
             f"busy just before a row, median, and {others.most:.2f} at most: those rows are worth "
             "less."
         )
+    if result["machine"].get("nice"):
+        text += (
+            f" Everything that was measured ran at nice {result['machine']['nice']}, before other "
+            "programs of the machine; ksoftirqd did not."
+        )
     failed = [
         each["row"] + ("" if each["round"] is None else f" in round {each['round'] + 1}")
         for each in result["errors"]

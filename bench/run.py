@@ -210,6 +210,7 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "architecture": platform.machine(),
         "load_before": round(os.getloadavg()[0], 2),
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
     }
 
 
