@@ -213,6 +213,36 @@ def test_a_pulled_cable_is_an_error_and_the_next_run_is_whole(
     assert "office-a is flashed" in said
 
 
+def test_octets_that_get_lost_are_sent_again_or_end_in_an_error(
+    site, chip, firmware, micropython_bin
+):
+    """Whatever esptool makes of it, what counts as good is good."""
+    with Pty(chip) as line:
+        command = flash_command(site, line.url, micropython_bin[S3], firmware[S3])
+        site.run(*command)
+        whole = line.received
+    good = chip.flash[:]
+    for place in (whole // 3, whole // 2):
+        chip.reset(download=True)
+        trouble = Trouble(lose=frozenset(range(place, place + 3)))
+        with Pty(chip, trouble) as line:
+            again = flash_command(site, line.url, micropython_bin[S3], firmware[S3])
+            site.run(*again, status=None)
+            assert line.received > place + 3
+        assert audit_lines(site)[-1]["result"] == "failed" or chip.flash[:] == good
+
+
+def test_a_box_that_does_not_register_is_flashed_but_not_up(site, chip, firmware, micropython_bin):
+    """Nobody answers for the home agent here: exit status 1, with what to look at."""
+    with Pty(chip) as line:
+        command = flash_command(site, line.url, micropython_bin[S3], firmware[S3])
+        said = site.run(*command[:-2], "--wait", "0.5", status=1)
+    assert "office-a is flashed, but was not seen to register within 0.5 s" in said
+    assert "ask_home_agent" in said
+    (entry,) = audit_lines(site)
+    assert (entry["result"], bool(entry["error"])) == ("flashed", True)
+
+
 def test_a_slow_port_is_only_slower(site, chip, firmware, micropython_bin):
     with Pty(chip, Trouble(octets_per_s=60_000)) as line:
         said = site.run(*flash_command(site, line.url, micropython_bin[S3], firmware[S3]))

@@ -26,7 +26,7 @@ def wait(fleet: Fleet, site: Site, since: float, patience_s: float) -> str:
             return found
         if time.monotonic() >= give_up:
             raise FlashError(
-                f"{site.name} is flashed, but was not seen to register within {patience_s:.0f} s:"
+                f"{site.name} is flashed, but was not seen to register within {patience_s:g} s:"
                 f" {said}. Look at its uplink's cable, at what it prints (115200 baud), and at"
                 " `haaro ha status`; it goes on trying"
             )
