@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -242,6 +243,8 @@ def main() -> int:
         report.write(json.loads(options.report.read_text()), system.repository() / "docs")
         return 0
     system.widen_path()
+    # So that the namespaces go with it, however it ends; in the background SIGINT is ignored.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     effort = QUICK if options.quick else FULL
     if options.rounds:
         effort = Effort(**{**asdict(effort), "rounds": options.rounds})
