@@ -322,6 +322,8 @@ int to_tunnel(struct __sk_buff *skb)
 	if ((void *)(ip + 1) > end)
 		return TC_ACT_SHOT;
 	put_outer(outer, &target->tunnel, ip->tos, length);
+	/* The kernel made it of the TOS: no host chooses the band that control leaves by. */
+	skb->priority = 0;
 	lane->value[FROM_HOME] += number;
 	count(lane, GLOBALS + 2 * slot + 1, number);
 	/* Without a next hop: its own route replaces the one to the TUN device, for a packet that waits

@@ -186,20 +186,20 @@ def test_a_revoked_router_is_not_forwarded_any_more(star):
         assert not any(b"after" in data[28:] and data[13:14] == b"\x11" for data, _ in found[end])
 
 
-# --- the kernel plane alone ----------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("outside", "inside", "arrives"), [(0, 0xB8, 0xB8), (3, 2, 3), (1, 2, 1), (2, 1, 1)]
 )
-def test_marks_pass_from_tunnel_to_tunnel(kernel_star, outside, inside, arrives):
+def test_marks_pass_from_tunnel_to_tunnel(star, outside, inside, arrives):
     """RFC 6040: as out of the one tunnel and into the other."""
-    star = kernel_star
+    star.passes("A", udp(A1, B1, b"first of its flow"), ENDS["B"])
     star.send(ENDS["A"], udp(A1, B1, b"marked", tos=inside), tos=outside)
     found = star.receive(lambda found: found[ENDS["B"]])
     data, tos = found[ENDS["B"]][0]
     assert (data[5], tos) == (arrives, arrives)
     assert ipv4.checksum(data, 4, 20) == 0
+
+
+# --- the kernel plane alone ----------------------------------------------------------------------
 
 
 def test_no_process_is_needed_and_a_restart_interrupts_nothing(kernel_star):

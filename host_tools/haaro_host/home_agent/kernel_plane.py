@@ -218,6 +218,7 @@ class KernelPlane:
         self.door = Door(config.socket)
         self._paths = LinuxPaths()
         self.failures = 0
+        self.given_up = ""
         try:
             refused = self.door.load(f"home agent {config.address.hex()}")
             if refused:
@@ -253,7 +254,8 @@ class KernelPlane:
         try:
             self._write(now, anew)
         except OSError as error:
-            self._log(f"the kernel plane is given up: {error}; packets go by the process now")
+            self.given_up = f"the kernel plane is given up: {error}"
+            self._log(self.given_up)
             self.close()
         self.door.account((time.perf_counter_ns() - began) // 1000)
 
@@ -300,11 +302,6 @@ class KernelPlane:
             "omitted": self.failures,
             "calls": self.door.status(),
         }
-
-    @property
-    def running(self) -> bool:
-        """Tell whether it was not given up."""
-        return bool(self._maps)
 
     def close(self) -> None:
         """Take programs, maps and filters back."""

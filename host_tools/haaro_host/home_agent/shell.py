@@ -141,7 +141,8 @@ class Shell:
             for reason, drops in kernel.reasons().items():
                 result["counters"][reason] = result["counters"].get(reason, 0) + drops
             result["data_plane"].update(kernel.status())
-            result["data_plane"]["plane"] = "kernel" if kernel.running else "userspace"
+            result["data_plane"]["plane"] = "userspace" if kernel.given_up else "kernel"
+            result["data_plane"]["why"] = kernel.given_up or self._why
         return result
 
     def stop(self) -> dict[str, Any]:
