@@ -9,11 +9,11 @@ from contextlib import suppress
 from haaro_host.fleet.export import File
 from haaro_host.fleet.files import FleetError
 from haaro_host.provision.box import Identity, Progress
-from haaro_host.provision.line import Line, PortError, Refused, Silent, fields
+from haaro_host.provision.line import ANSWER_S, Line, PortError, Refused, Silent, fields
 
 _FRAME_OCTETS = 144
 _TRIES = 5
-_RESTART_S = 20.0
+_RESTART_S = 30.0
 _RECONNECT_S = 15.0
 _TRIAL_S = 120.0
 _POLL_S = 0.3
@@ -35,10 +35,21 @@ class BoxConsole:
                 list(self.line.ask("logout"))
         self.line.close()
 
-    def ask(self, command: str) -> list[str]:
-        """Return the answer's lines, logging in first where that is asked for."""
+    def ask(self, command: str, wait_s: float = ANSWER_S) -> list[str]:
+        """Return the answer's lines, logging in first where that is asked for; a line that is lost
+        is waited for, and the command given again.
+        """
         try:
-            return list(self.line.ask(command))
+            return self._ask(command, wait_s)
+        except Silent:
+            raise
+        except PortError:
+            self.reconnect()
+            return self._ask(command, wait_s)
+
+    def _ask(self, command: str, wait_s: float) -> list[str]:
+        try:
+            return list(self.line.ask(command, wait_s))
         except Refused as error:
             if not error.text.startswith("locked"):
                 raise
@@ -46,7 +57,7 @@ class BoxConsole:
             raise FleetError("the console is locked and there is no password for it; see keys.md")
         self.line.login(self._password)
         self._logged_in = True
-        return list(self.line.ask(command))
+        return list(self.line.ask(command, wait_s))
 
     def status(self) -> dict[str, str]:
         """Return the fields of `status`."""
@@ -66,7 +77,7 @@ class BoxConsole:
         while True:
             try:
                 self.line = Line(self.line.port)
-                self.ask("status")
+                self._ask("status", ANSWER_S)
                 return
             except PortError:
                 self.line.close()
@@ -136,12 +147,27 @@ def apply(console: BoxConsole, confirm: bool) -> str:
 
     Raises FleetError when it was reverted.
     """
-    answer = console.ask("apply")
+    # The router is made anew meanwhile; the end of the answer may come from the new one.
+    try:
+        answer = console.ask("apply", _RESTART_S)
+    except Refused as error:
+        # Given again after a lost line: it was taken the first time.
+        if "nothing is staged" in error.text:
+            return "tried"
+        if "on trial already" not in error.text:
+            raise
+        answer = []
     if "in place" in answer:
         until_restarted(console)
         return "in place"
     if confirm:
-        console.ask("apply confirm")
+        try:
+            console.ask("apply confirm", _RESTART_S)
+        except Refused as error:
+            # The home agent was faster.
+            if "nothing is on trial" not in error.text:
+                raise
+            return "tried"
         return "kept"
     end = time.monotonic() + _TRIAL_S
     while time.monotonic() < end:

@@ -14,7 +14,7 @@ from haaro_host.fleet.files import FleetError
 
 SPEED = 115200
 _STEP_S = 0.05
-_ANSWER_S = 8.0
+ANSWER_S = 8.0
 _LOGIN_S = 60.0  # PBKDF2 on a small board
 _SOUND_S = 3.0
 _PROMPT_S = 0.3
@@ -124,7 +124,7 @@ class Line:
             seen += self.receive()
         return seen
 
-    def ask(self, command: str, wait_s: float = _ANSWER_S) -> Iterator[str]:
+    def ask(self, command: str, wait_s: float = ANSWER_S) -> Iterator[str]:
         """Yield the lines of the answer to `command`. Raises Refused, Silent, PortError."""
         self._held = b""
         with suppress(OSError):
@@ -149,7 +149,7 @@ class Line:
     def login(self, password: str) -> None:
         """Log in at a locked console. Raises Refused."""
         self.send(b"\x15login\r")
-        if not self._drain(_ANSWER_S, lambda seen: b"password: " in seen).endswith(b"password: "):
+        if not self._drain(ANSWER_S, lambda seen: b"password: " in seen).endswith(b"password: "):
             raise Silent(f"{self.port}: the console does not ask for a password; try again")
         self.send(password.encode() + b"\r")
         deadline = time.monotonic() + _LOGIN_S
