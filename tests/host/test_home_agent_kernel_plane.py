@@ -2,6 +2,8 @@
 
 import re
 import struct
+import subprocess
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -9,12 +11,26 @@ from hypothesis import strategies as st
 
 from haaro.wire import ipv4
 from haaro.wire.ipv4 import address
+from haaro.wire.udp_tunnel import TUNNEL_HEADER
 from haaro_host.home_agent import kernel_plane
 from haaro_host.home_agent.bindings import UDP, Binding
+from haaro_host.home_agent.clock import stamp
 from haaro_host.home_agent.config import ConfigError
 from haaro_host.home_agent.forwarding import Forwarding
 from haaro_host.home_agent.kernel_plane import ELSE, HOME_ADDRESS, HOME_NETWORK, NETWORK, NONE
-from tests.host.home_agent_helpers import COA_A, COA_B, COA_C, HOA_A, HOA_B, HOA_C, build_config
+from tests.host import home_agent_process
+from tests.host.home_agent_helpers import (
+    COA_A,
+    COA_B,
+    COA_C,
+    HA,
+    HOA_A,
+    HOA_B,
+    HOA_C,
+    build_config,
+    build_request,
+    parse_reply,
+)
 from tests.meta.repository import ROOT
 
 _PROGRAMS = ROOT / "firmware" / "kernel_plane"
@@ -166,3 +182,34 @@ def test_the_common_case_is_for_the_programs():
         assert decide(table, config, slots, source, target, origin) == decision
     kinds = {struct.unpack("@HH", value)[1] for value in table.values()}
     assert kinds == {ELSE, NETWORK, HOME_ADDRESS, HOME_NETWORK}
+
+
+def test_where_the_kernel_refuses_the_process_forwards_and_says_why(tmp_path, monkeypatch):
+    """In a user namespace, as without CAP_BPF; nothing is left of the attempt."""
+    user = ["-U", "-r", "-n"]
+    if subprocess.run(["unshare", *user, "true"], capture_output=True).returncode:
+        pytest.skip("user namespaces are not allowed here")
+    monkeypatch.setattr(home_agent_process, "unshare_flags", lambda: user)
+    namespace = home_agent_process.Namespace()
+    try:
+        text = home_agent_process.CONFIG
+        text = text.replace("[home_agent]", '[home_agent]\ndataplane = "auto"')
+        home_agent_process.write_config(tmp_path, text)
+        process = home_agent_process.Process(namespace, tmp_path)
+        status = process.wait_ready()
+        assert status["data_plane"]["plane"] == "userspace"
+        assert status["data_plane"]["why"].startswith("the kernel plane is refused: ")
+        assert status["data_plane"]["why"] in process.text()
+        identification = stamp(time.time_ns() // 10**6 + home_agent_process.NTP_UNIX_MS)
+        request = build_request(
+            identification.to_bytes(8, "big"), networks=["10.1.0.0/24"], capability={}
+        )
+        (reply,) = namespace.exchange(bytes(request))
+        assert parse_reply(reply).code == 0
+        inner = ipv4.build_icmp_echo(HOA_A, HA, False, 1, 1, b"")
+        (answer,) = namespace.exchange(TUNNEL_HEADER + inner)
+        assert answer[16:24] == HA + HOA_A
+        assert process.terminate() == 0, process.text()
+        assert not [path for path in tmp_path.rglob("*") if "haaro" in path.name]
+    finally:
+        namespace.close()

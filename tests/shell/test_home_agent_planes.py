@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import select
 import signal
 import time
 
@@ -248,6 +249,37 @@ def test_a_binding_ends_by_itself_while_no_home_agent_runs(kernel_star):
         except AssertionError:
             break
         assert time.monotonic() < deadline, "forwarded for longer than it was registered"
+
+
+def test_a_renewal_is_in_force_for_the_programs_too(kernel_star):
+    """It changes no table, only when the binding ends."""
+    star = kernel_star
+    star.process.kill()
+    star.store("A", "B", lifetime_s=5)
+    star.start()
+    ends_at = time.monotonic() + 5
+    calls = star.status()["data_plane"]["calls"]["calls"]
+    for name in "AB":
+        end = ENDS[name]
+        request = build_request(
+            stamp(now()).to_bytes(8, "big"),
+            hoa=HOME[name],
+            coa=address(end[0]),
+            networks=[NETWORK[name]],
+            capability={},
+        )
+        star.sockets[end].sendto(bytes(request), ("192.0.2.1", 434))
+        found = star.receive(lambda found, end=end: found[end])
+        assert parse_reply(found[end][0][0]).code == 0
+    while star.status()["data_plane"]["calls"]["calls"] == calls:
+        assert time.monotonic() < ends_at, "the programs know of no renewal"
+        select.select([], [], [], 0.05)
+    while time.monotonic() < ends_at + 1:
+        if star.process.popen.poll() is None and time.monotonic() > ends_at - 2:
+            star.process.kill()
+        star.passes("A", udp(A1, B1, b"renewed"), ENDS["B"], 1)
+        select.select([], [], [], 0.05)
+    assert star.process.popen.poll() is not None
 
 
 def test_nothing_is_left_after_the_end_nor_by_a_killed_one(kernel_star):

@@ -211,6 +211,7 @@ class KernelPlane:
         self._tun = tun
         self._address = config.address
         self._generation = -1
+        self._lifetimes: list[tuple[int, int]] = []
         self._slots: dict[bytes, int] = {}
         self._attached: dict[str, int] = {}
         self._maps: dict[str, Map] = {}
@@ -249,6 +250,10 @@ class KernelPlane:
         anew = self.behind
         if not self._maps or not (anew or ends_too):
             return
+        lifetimes = [(b.expires, b.previous_until) for b in self._agent.bindings.values()]
+        if not anew and lifetimes == self._lifetimes:
+            return
+        self._lifetimes = lifetimes
         began = time.perf_counter_ns()
         self._generation = self._agent.generation
         try:
