@@ -206,4 +206,9 @@ def _wait_direct(net: Net, files: configuration.Files) -> None:
                 return False
         return True
 
-    _until(direct, net, "no direct path")
+    try:
+        _until(direct, net, "no direct path")
+    except LabError as error:
+        peers_of = [(_ask(files, office) or {}).get("peers", []) for office in ("a", "b")]
+        said = [str(peer.get("reason")) for each in peers_of for peer in each]
+        raise LabError(f"{error}; the routers say: {'; '.join(said) or 'nothing'}") from error
