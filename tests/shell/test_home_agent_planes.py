@@ -4,6 +4,7 @@ import itertools
 import os
 import select
 import signal
+import sys
 import time
 
 import pytest
@@ -72,6 +73,10 @@ def test_packets_pass_between_routers_and_the_home_network(star):
     status = star.status()
     counted = by_router(status)
     assert (counted["A"], counted["B"]) == ((2, 2), (1, 1))
+    program = "from haaro_host.cli import main; main()"
+    words = ["ha", "--config", str(star.run / "ha.toml"), "status"]
+    shown = run(sys.executable, "-c", program, *words)
+    assert f"packets go by the {star.plane} plane: configured" in shown
     if star.plane == "kernel":
         assert status["data_plane"]["counters"]["relayed"] == 2
         assert status["data_plane"]["counters"]["to_home"] == 1

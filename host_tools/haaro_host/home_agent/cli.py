@@ -198,6 +198,8 @@ def _show(answer: dict[str, Any]) -> None:
         f" {answer['registered']} of {len(answer['routers'])} routers registered"
     )
     typer.echo("user traffic is not encrypted")
+    data_plane = answer["data_plane"]
+    typer.echo(f"packets go by the {data_plane['plane']} plane: {data_plane['why']}")
     for warning in answer["warnings"]:
         typer.echo(f"WARNING: {warning}")
     rows = [("ROUTER", "HOME ADDRESS", "CARE-OF ADDRESS", "TUNNEL", "LEFT", "IN/OUT", "PREFIXES")]
