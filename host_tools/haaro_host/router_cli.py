@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 DEFAULT_SOCKET = Path("/run/haaro/router.sock")
@@ -123,6 +124,19 @@ def _ask(path: Path, word: str) -> dict[str, Any]:
         raise _fail(f"no router answers at {path} ({error}); is it running?") from None
 
 
+def _why(uplink: dict[str, Any]) -> str:
+    """Why the uplink is as it is; with a modem, what that says too."""
+    modem = uplink.get("modem")
+    if not modem:
+        return str(uplink["why"])
+    said = modem["why"]
+    if modem["state"] == "up":
+        said = modem["operator"] + (", roaming" if modem["roaming"] else "")
+        if modem["signal_dbm"] is not None:
+            said += f", {modem['signal_dbm']} dBm"
+    return escape(f"{uplink['why']}; modem {modem['state']}: {said}")
+
+
 def show(answer: dict[str, Any], console: Console) -> None:
     """Print the parts of a status answer that an operator asks for first."""
     registered = answer["registration"]["registered"]
@@ -137,7 +151,7 @@ def show(answer: dict[str, Any], console: Console) -> None:
             uplink["interface"],
             "up" if uplink["up"] else "down",
             uplink["care_of_address"] or "-",
-            uplink["why"],
+            _why(uplink),
         )
     console.print(uplinks)
     peers = Table("peer", "path", "uplink", "RRSTATE", "networks", "why", title="Peers")

@@ -8,10 +8,10 @@ from haaro_host import router_cli
 from tests.core.helpers import HOA_C, LAN_A, LAN_C, Lone
 
 
-def shown(lone):
+def shown(lone, **more):
     answer = lone.router.status(lone.now)
     for uplink in answer["uplinks"]:
-        uplink.update(name="wan", interface="eth0")
+        uplink.update(name="wan", interface="eth0", **more)
     answer.update(
         state="up",
         warnings=[],
@@ -28,3 +28,12 @@ def test_what_keeps_a_network_from_the_direct_path_is_named():
     text = shown(Lone().registered([(HOA_C, False, [(*LAN_A, ""), (*LAN_C, "")])]))
     assert "10.1.0.0/24 of 192.0.2.131: overlaps our own 10.1.0.0/24" in text
     assert "10.3.0.0/24 of" not in text
+
+
+def test_what_a_modem_says_is_shown_and_draws_nothing():
+    modem = {
+        "state": "up", "why": "", "operator": "[bold]Net", "signal_dbm": -79, "roaming": True
+    }  # fmt: skip
+    assert "; modem up: [bold]Net, roaming, -79 dBm" in shown(Lone().registered([]), modem=modem)
+    modem.update(state="failed", why="the SIM asks for its PUK", signal_dbm=None)
+    assert "; modem failed: the SIM asks for its PUK" in shown(Lone().registered([]), modem=modem)
