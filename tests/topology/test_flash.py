@@ -50,7 +50,9 @@ class Bench:
         except ValueError as error:
             self.failed_starts.append(str(error))
             return
-        command = [system.micropython(), "-X", "heapsize=384k", str(_MOUNT), str(self.flash_file)]
+        # With a console and a mounted filesystem; as lab/board has it.
+        heap = "heapsize=448k"
+        command = [system.micropython(), "-X", heap, str(_MOUNT), str(self.flash_file)]
         self.lab.start("c", [*command, str(offset), str(octets), "boot"])
 
     def haaro(self, *arguments: str, status: int = 0) -> str:
