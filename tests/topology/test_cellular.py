@@ -118,6 +118,8 @@ def _give_pin(path: Path) -> None:
 
 def test_router_comes_onto_the_home_agent_through_the_modem(office: Cellular) -> None:
     office.lab.start_router("a")
+    until(lambda: office.lab.node_status("a"), 10.0, "A does not answer")
+    assert "modem" in office.uplink()  # also before the first call
     office.lab.wait_registered("a", 20.0)
     status = office.lab.node_status("a")
     assert status is not None

@@ -64,6 +64,8 @@ class LinuxMachine:
         unload()
         path = secrets_path + "." + uplink["name"]
         self.modems[index] = LinuxModem(index, uplink, own, path, self._routing, self._warn)
+        # The status has it, and why, also before it is up for the first time.
+        self._waiting.append((index, False, None, None, 0))
 
     def start(self, poll) -> None:
         """Bring up our side of the box, whatever an earlier run left there. Raises OSError."""
