@@ -85,6 +85,7 @@ class Ear:
     """A node that keeps what it hears."""
 
     name = "ear"
+    armed = None
 
     def __init__(self, network):
         self.network = network

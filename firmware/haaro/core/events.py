@@ -28,21 +28,17 @@ class Queues:
 
     def __init__(self, counters) -> None:
         self._counters = counters
-        self._transmits: list[Transmit] = []
+        self.transmits: list[Transmit] = []  # taken from the front
         self._tunnels: list[int] = []
         self._routes = False
         self._logs: list[tuple[str, str]] = []
 
     def transmit(self, item: Transmit) -> None:
         """Queue a datagram; a full queue drops it, counted."""
-        if len(self._transmits) >= _MAX_TRANSMITS:
+        if len(self.transmits) >= _MAX_TRANSMITS:
             self._counters.bump("transmit_queue_full")
             return
-        self._transmits.append(item)
-
-    def poll_transmit(self) -> Transmit | None:
-        """Return the next datagram to send, None when there is none."""
-        return self._transmits.pop(0) if self._transmits else None
+        self.transmits.append(item)
 
     def tunnel(self, ident: int) -> None:
         """Note that tunnel `ident` changed."""

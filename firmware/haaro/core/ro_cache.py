@@ -137,6 +137,7 @@ class Cache:
         self._on_removed = on_removed
         self._records: dict[bytes, Record] = {}
         self._taken = b""  # hash of the advertisement that would change nothing
+        self._left: list[Record] = []  # not named by it, and protected: until they may go
         self._warned: list[str] = []
         for hoa in ctx.settings.static_peers:
             self._add(hoa, 0)
@@ -222,8 +223,9 @@ class Cache:
         protected.
         """
         taken = sha256(routers.data).digest() if routers and solicited is None else b""
-        if taken and taken == self._taken:
+        if taken and taken == self._taken and not any(self.may_go(r) for r in self._left):
             return
+        left = []
         named: dict[bytes, int] = {}
         for router in routers:
             if router[0] not in named:
@@ -233,7 +235,7 @@ class Cache:
             if gone and self.may_go(old):
                 self._remove(old)
             elif gone:
-                taken = b""
+                left.append(old)
                 if old.static:
                     self._only_static(old)
             elif solicited is None:
@@ -253,7 +255,7 @@ class Cache:
             if order:  # not listed once more: then its prefixes add up [A51]
                 self._only_static(record)
             self._add_prefixes(record, prefixes)
-        self._taken = taken
+        self._taken, self._left = taken, left
         self._judge()
         self._ctx.queues.routes()
 

@@ -50,6 +50,7 @@ class Router:
     def __init__(self, settings: Settings, random, now: int, ntp_ms: int) -> None:
         ctx = self._ctx = Context(settings, random, now, ntp_ms)
         self.counters = ctx.counters
+        self._transmits = ctx.queues.transmits
         # Doors out that need nothing of us: next_event() gives ("tunnel", id), ("routes",),
         # ("log", level, text) or None, next_deadline() when handle_timer() is due, None for never.
         self.next_event = ctx.queues.next_event
@@ -271,13 +272,14 @@ class Router:
 
     def poll_transmit(self):
         """Return the next Transmit, None when there is none."""
-        item = self._ctx.queues.poll_transmit()
-        if item is not None:
-            tunnel = self.tunnels.get(item.tunnel)
-            link = self._ctx.uplinks.get(item.uplink if tunnel is None else tunnel.uplink)
-            if link is not None and link.metered:
-                # Twice: most of it is answered. What comes unasked for must not use the budget up.
-                link.spend(2 * (len(item.payload) + _OUTER_OCTETS))
+        if not self._transmits:
+            return None
+        item = self._transmits.pop(0)
+        tunnel = self.tunnels.get(item.tunnel)
+        link = self._ctx.uplinks.get(item.uplink if tunnel is None else tunnel.uplink)
+        if link is not None and link.metered:
+            # Twice: most of it is answered. What comes unasked for must not use the budget up.
+            link.spend(2 * (len(item.payload) + _OUTER_OCTETS))
         return item
 
     def forwarding_table(self) -> tuple[list, list]:

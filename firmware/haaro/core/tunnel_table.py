@@ -27,6 +27,7 @@ class Tunnel:
 
     def __init__(self, ident: int, peer: bytes) -> None:
         self.id = ident
+        self.direct = ident > 0  # it leads to a peer, and not to the home agent
         self.peer = peer
         self.uplink = -1
         self.local = b""
@@ -54,11 +55,6 @@ class Tunnel:
         self.tx = 0
         self.carried = False  # traffic since our last echo
         self.traffic_at = 0
-
-    @property
-    def direct(self) -> bool:
-        """Whether it leads to a peer, and not to the home agent."""
-        return self.id > 0
 
     @property
     def echo_ident(self) -> int:

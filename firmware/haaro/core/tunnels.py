@@ -167,11 +167,12 @@ class Tunnels(TunnelTable):
 
     def _keepalive(self, now: int, tunnel: Tunnel) -> None:
         misses = self._ctx.settings.keepalive_misses
+        unanswered = tunnel.unanswered()
         if tunnel.direct:
             if now - tunnel.traffic_at >= _DORMANT_MS and now >= tunnel.wanted_until:
                 self._sleep(now, tunnel)
                 return
-            if tunnel.up and not tunnel.unanswered() and not self._echo_due(now, tunnel):
+            if tunnel.up and not unanswered and not self._echo_due(now, tunnel):
                 # Until traffic is told of.
                 asleep = max(tunnel.traffic_at + _DORMANT_MS, tunnel.wanted_until)
                 self._arm(tunnel, min(tunnel.echo_sent_at + _IDLE_MS, asleep))
@@ -179,18 +180,20 @@ class Tunnels(TunnelTable):
             if self._overdue(now, tunnel):
                 self._suspect(now, tunnel)
         candidate = self._candidates.get(tunnel.id)
-        if candidate and candidate[3] and tunnel.unanswered() >= min(misses, _MOVE_MISSES):
+        if candidate and candidate[3] and unanswered >= min(misses, _MOVE_MISSES):
             self._move(now, tunnel, candidate)
-        if tunnel.unanswered() >= misses:
+            unanswered = tunnel.unanswered()
+        if unanswered >= misses:
             if not tunnel.direct:
                 tunnel.answered_seq = tunnel.echo_seq
                 self._arm(tunnel, now + self._home_interval_ms)
                 self._on_silent(now, tunnel)
                 return
             self._silent(now, tunnel)
-        if tunnel.unanswered() > 1:
+            unanswered = tunnel.unanswered()
+        if unanswered > 1:
             tunnel.answers = 0
-        if tunnel.unanswered() and not tunnel.direct:
+        if unanswered and not tunnel.direct:
             self._ctx.uplinks[tunnel.uplink].missed(now, self._ctx.settings)
         self._arm(tunnel, now + self._interval(now, tunnel))
         tunnel.echo_seq = (tunnel.echo_seq + 1) & 0xFFFF

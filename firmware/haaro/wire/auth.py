@@ -31,6 +31,8 @@ ALGORITHMS = (HMAC_MD5, HMAC_SHA1, HMAC_SHA256)
 
 _HASHES = {HMAC_MD5: md5, HMAC_SHA1: sha1, HMAC_SHA256: sha256}
 _BLOCK = const(64)
+_INNER = int.from_bytes(b"\x36" * 64, "big")
+_OUTER = int.from_bytes(b"\x5c" * 64, "big")
 _CORRESPONDENT_OCTETS = const(16)  # First (128, HMAC_SHA1 (KRm, Protected Data))
 
 
@@ -41,16 +43,12 @@ def hmac(algorithm: str, key: bytes, *parts: bytes | bytearray | memoryview) -> 
     new = _HASHES[algorithm]
     if len(key) > _BLOCK:
         key = new(key).digest()
-    inner = bytearray(b"\x36" * _BLOCK)
-    outer = bytearray(b"\x5c" * _BLOCK)
-    for i in range(len(key)):
-        inner[i] ^= key[i]
-        outer[i] ^= key[i]
+    number = int.from_bytes(key + bytes(_BLOCK - len(key)), "big")
     # MicroPython hashes have no copy() and give their digest once: two objects a call.
-    hash_in = new(inner)
+    hash_in = new((number ^ _INNER).to_bytes(_BLOCK, "big"))
     for part in parts:
         hash_in.update(part)
-    hash_out = new(outer)
+    hash_out = new((number ^ _OUTER).to_bytes(_BLOCK, "big"))
     hash_out.update(hash_in.digest())
     return hash_out.digest()
 

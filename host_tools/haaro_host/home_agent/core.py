@@ -93,6 +93,7 @@ class HomeAgent:
 
     def receive_packet(self, now: int, packet: bytes) -> None:
         """Take a packet for a home address or mobile network that the kernel routed to us."""
+        self._state.time(now)
         self._delivery.deliver(now, packet, None)
 
     def handle_timer(self, now: int) -> None:

@@ -35,7 +35,6 @@ class Delivery:
 
     def deliver(self, now: int, packet: bytes, binding: Binding | None) -> None:
         """Forward an inner packet as `forward` decides: queue it, answer it, or count the drop."""
-        self._state.time(now)
         decision = self._state.forwarding.forward(packet, binding)
         kind = decision[0]
         if binding is not None and kind != "drop":

@@ -36,6 +36,7 @@ class HomeAgentNode:
         self.network = network
         self.offset_ms = 0  # of its system clock to true time
         self.running = False
+        self.armed: int | None = None
         self.log: list[tuple[int, str]] = []
         self.counters_before: dict[str, int] = {}
         self._options = options

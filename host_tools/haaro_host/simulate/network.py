@@ -43,6 +43,7 @@ class Node(Protocol):
     """What the network wants of a router or home agent."""
 
     name: str
+    armed: int | None  # the network's: when it calls handle_timer
 
     def receive(self, datagram: Datagram) -> None:
         """Take a datagram that arrived at an address of this node."""
@@ -83,7 +84,6 @@ class Network:
         self._unhashed: list[bytes] = []
         self._queue: list[tuple[int, int, Callable[..., None], object]] = []
         self._order = 0
-        self._armed: dict[str, int | None] = {}
 
     # --- clock ---------------------------------------------------------------------------------
 
@@ -102,19 +102,18 @@ class Network:
         if when is None:
             return
         # A deadline that moved on is left where it is: what is early finds nothing due.
-        queued = self._armed.get(node.name)
-        if queued is None or when < queued:
-            self._armed[node.name] = when
+        if node.armed is None or when < node.armed:
+            node.armed = when
             self.at(max(when, self.now), self._timer, (node, when))
 
     def disarm(self, node: Node) -> None:
         """Forget the deadline of a node that is gone."""
-        self._armed.pop(node.name, None)
+        node.armed = None
 
     def _timer(self, argument: tuple[Node, int]) -> None:
         node, when = argument
-        if self._armed.get(node.name) == when:
-            self._armed[node.name] = None
+        if node.armed == when:
+            node.armed = None
             due = node.next_deadline()
             if due is not None and due <= self.now:
                 node.handle_timer()

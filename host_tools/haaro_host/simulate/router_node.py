@@ -44,6 +44,7 @@ class RouterNode:
         self.on_packet = on_packet
         self.boots = 0
         self.running = False
+        self.armed: int | None = None
         self.uplinks: dict[int, _Attachment] = {}
         self._index: dict[bytes, int] = {}  # of the uplink with that address
         self.refused: dict[str, int] = {}
@@ -248,7 +249,9 @@ class RouterNode:
             elif (link := self.uplinks.get(item.uplink)) is not None:
                 ends = (link.address, MIP_PORT, item.dst, item.dport)
                 self.network.send(self, link.nat, link.link, ends, item.payload)
-        self.network.arm(self)
+        when, armed = router.next_deadline(), self.armed
+        if armed is None or (when is not None and when < armed):
+            self.network.arm(self)
 
     def _swap(self) -> None:
         self._stale = False
