@@ -80,6 +80,9 @@ class Loop:
         if self.console:
             self.console.detach()
         self.control.close()
+        # What the core held is room for what the kernel says of its links and routes.
+        self.router = None
+        gc.collect()
         self.machine.stop(failed)
 
     @property
