@@ -2,12 +2,11 @@
 
 Owns where that is told: /proc/net/raw for raw sockets, and for AF_PACKET the packet diagnosis of
 netlink (linux/packet_diag.h), since /proc/net/packet has no such column. Imported when somebody
-asks for it and not kept, since it is nothing that forwarding needs.
+asks for it first: it is nothing that forwarding needs.
 """
 
 import os
 import struct
-import sys
 
 from haaro.compat import const
 from haaro.platform.netlink import Netlink, attributes
@@ -34,7 +33,6 @@ def drops(sockets: list) -> int:
                 found[int(words[-4])] = int(words[-1])
     if -1 in found.values():
         _packet_sockets(found)
-    sys.modules.pop("haaro.platform.linux_drops", None)
     return sum(found.values())
 
 

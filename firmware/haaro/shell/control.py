@@ -81,8 +81,15 @@ class ControlSocket:
         try:
             word = client[0].recv(_MAX_WORD)
             if word:
-                # One non-blocking write: the kernel's buffer for a local socket holds the answer.
-                client[0].send(json.dumps(self._answer(word.decode().strip())).encode())
+                # Never blocking: the kernel's buffer for a local socket holds the answer. In parts,
+                # for late in a router's life the heap has no hole for the whole text.
+                before = "{"
+                for key, value in self._answer(word.decode().strip()).items():
+                    client[0].send(
+                        ("%s%s: %s" % (before, json.dumps(key), json.dumps(value))).encode()
+                    )
+                    before = ", "
+                client[0].send(b"}")
         except (OSError, UnicodeError, MemoryError):
             pass  # a heap in pieces has no room for the answer: not worth ending for
         self._drop(client)
