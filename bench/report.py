@@ -18,6 +18,8 @@ from bench.rows import UNENCRYPTED_DAEMONS
 
 PAGE = "performance.md"
 PLOT = "performance.png"
+# CPUs that other programs may keep busy before the ratios say little.
+_QUIET = 0.2
 
 
 @dataclass(frozen=True)
@@ -213,9 +215,13 @@ def _run(result: dict[str, Any]) -> str:
     if others:
         text += (
             f" Of the {result['machine']['cpus']} CPUs other programs kept {others.median:.2f} "
-            f"busy just before a row, median, and {others.most:.2f} at most: those rows are worth "
-            "less."
+            f"busy just before a row, median, and {others.most:.2f} at most."
         )
+        if others.median > _QUIET:
+            text += (
+                " **The machine was not quiet: this run decides none of the figures below**, rows of "
+                "one round differ by a factor of two for that alone. Repeat it where nothing else runs."
+            )
     if result["machine"].get("nice"):
         text += (
             f" Everything that was measured ran at nice {result['machine']['nice']}, before other "
