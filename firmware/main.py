@@ -1,6 +1,6 @@
 """Mobile router: configuration -> platform -> router -> loop.
 
-    micropython -X heapsize=384k firmware/main.py --config router.json [--console PORT] [COMMAND]
+    micropython -X heapsize=448k firmware/main.py --config router.json [--console PORT] [COMMAND]
 
 `run` is the default. `status`, `reload` (take changed keys), `drain UPLINK` (leave it without
 loss), `undrain UPLINK` and `stop` ask the running router, `check` reads the files and says what is

@@ -81,15 +81,7 @@ class ControlSocket:
         try:
             word = client[0].recv(_MAX_WORD)
             if word:
-                # Never blocking: the kernel's buffer for a local socket holds the answer. In parts,
-                # for late in a router's life the heap has no hole for the whole text.
-                before = "{"
-                for key, value in self._answer(word.decode().strip()).items():
-                    client[0].send(
-                        ("%s%s: %s" % (before, json.dumps(key), json.dumps(value))).encode()
-                    )
-                    before = ", "
-                client[0].send(b"}")
+                _send(client[0], self._answer(word.decode().strip()))
         except (OSError, UnicodeError, MemoryError):
             pass  # a heap in pieces has no room for the answer: not worth ending for
         self._drop(client)
@@ -98,6 +90,25 @@ class ControlSocket:
         self._clients.remove(client)
         self._poll.unregister(client[0])
         client[0].close()
+
+
+def _send(connection, answer: dict) -> None:
+    """Send an object in parts: late in a router's life the heap has no hole for the whole text.
+    Never blocks, as the kernel's buffer for a local socket holds an answer.
+    """
+    before = "{"
+    for key, value in answer.items():
+        connection.send((before + json.dumps(key) + ": ").encode())
+        before = ", "
+        if isinstance(value, list) and value:
+            between = "["
+            for item in value:
+                connection.send((between + json.dumps(item)).encode())
+                between = ", "
+            connection.send(b"]")
+        else:
+            connection.send(json.dumps(value).encode())
+    connection.send(b"}")
 
 
 def request(path: str, word: str) -> dict | None:

@@ -25,7 +25,7 @@ from haaro_host.lab.system import LabError
 
 RUN = Path("/run/haaro-lab")
 ROUTERS = tuple(office.node for office in plan.OFFICES)
-HEAP = "384k"
+HEAP = "448k"
 # Its modules are 21 KB, and a change of routes needs room for a moment.
 KERNEL_PLANE_HEAP = "448k"
 # A modem's modules and buffers are 57 KB.
