@@ -219,8 +219,9 @@ def _run(result: dict[str, Any]) -> str:
         )
         if others.median > _QUIET:
             text += (
-                " **The machine was not quiet: this run decides none of the figures below**, rows of "
-                "one round differ by a factor of two for that alone. Repeat it where nothing else runs."
+                " **The machine was not quiet: this run decides none of the figures below**, rows "
+                "of one round differ by a factor of two for that alone. Repeat it where nothing "
+                "else runs."
             )
     if result["machine"].get("nice"):
         text += (
