@@ -309,13 +309,13 @@ def test_without_root_inside_a_user_namespace(net):
     """The machine comes up with the privileges of `unshare -Urnm`: only its queues are smaller, and
     the kernel refuses its plane, for which the userspace plane stands in.
     """
-    wanted = config(1, dataplane="auto", socket="/tmp/haaro-userns/r.sock")
+    wanted = config(1, dataplane="auto", socket="/run/haaro-userns/r.sock")
     node = f"'{MICROPYTHON}' -X heapsize=384k '{ROOT}/tests/shell/plane_node.py'"
     script = (
         "mount -t sysfs none /sys 2>/dev/null; "
         "ip link add wan type veth peer name peer; ip link set lo up; ip link set peer up; "
         "ip address add 10.99.0.1/24 dev wan; ip link set wan up; "
-        "mount -t tmpfs none /tmp; "
+        "mount -t tmpfs none /run; "
         f"printf '%s\\n' '{json.dumps(wanted)}' status stop | {node}; "
         "ip rule; ip link"
     )
