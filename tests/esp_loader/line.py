@@ -15,6 +15,7 @@ import os
 import pty
 import select
 import socket
+import tempfile
 import threading
 import time
 import tty
@@ -94,7 +95,11 @@ class Pty(Line):
         super().__init__(chip, trouble)
         self._master, self._slave = pty.openpty()
         tty.setraw(self._slave)
-        self.url = os.ttyname(self._slave)
+        # A name of our own: the kernel gives the pty's to the next one as soon as it is free, and
+        # who looks for a pulled cable there would find somebody else's chip.
+        self._directory = tempfile.TemporaryDirectory()
+        self.url = f"{self._directory.name}/tty"
+        os.symlink(os.ttyname(self._slave), self.url)
         chip.send = self._send
 
     def _send(self, data: bytes) -> None:
@@ -108,12 +113,10 @@ class Pty(Line):
             ready, _, _ = select.select([self._master], [], [], _TICK_S)
             if ready and not self._take(os.read(self._master, _CHUNK)):
                 break
-        if self.unplugged.is_set():
-            # Both ends go, as the device of a USB bridge does.
-            os.close(self._slave)
-            os.close(self._master)
-            return
-        self._over.wait()
+        if not self.unplugged.is_set():
+            self._over.wait()
+        # Name and both ends go, as the device of a USB bridge does.
+        self._directory.cleanup()
         os.close(self._slave)
         os.close(self._master)
 
