@@ -25,6 +25,7 @@ _PARTS = (
     ("simulate", "simulate.cli", "simulate"),
     ("fleet", "fleet.cli", "app"),
     ("keys", "fleet.keys_cli", "app"),
+    ("top", "fleet.top_cli", "top_command"),
     ("flash", "flash.cli", "flash"),
     ("doctor", "doctor", "doctor"),
     ("completion", "completion", "completion"),

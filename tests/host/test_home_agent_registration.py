@@ -620,3 +620,31 @@ def test_a_disk_lost_twice_at_once_gives_no_replay_either(tmp_path, fraction_ms)
     for _ in range(20):
         again.now += 400
         assert parse_reply(again.send(captured)[0].payload).code == 133
+
+
+def test_the_status_says_since_when_a_router_is_registered_through_renewals_and_moves():
+    world = World()
+    assert world.register(coa=COA_A).code == 0
+    world.advance(100)
+    assert world.register(coa=COA_A).code == 0
+    world.advance(50)
+    assert world.register(coa=COA_B).code == 0, "a move"
+
+    def registered_s():
+        (router,) = [r for r in world.ha.status(world.now)["routers"] if r["binding"]]
+        return router["binding"]["registered_s"]
+
+    assert registered_s() == 150
+    world.advance(5)
+    assert world.register(coa=COA_B, lifetime=0).code == 0
+    world.advance(10)
+    assert world.register(coa=COA_A).code == 0
+    assert registered_s() == 0, "after a deregistration it is a new one"
+
+
+def test_a_registration_of_an_earlier_start_has_no_known_age():
+    store = Store(":memory:")
+    World(store=store).register()
+    again = World(store=store)
+    (router,) = [r for r in again.ha.status(again.now)["routers"] if r["binding"]]
+    assert router["binding"]["registered_s"] is None

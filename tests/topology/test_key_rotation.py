@@ -17,6 +17,7 @@ import pytest
 from haaro_host.lab import plan, processes, system
 from haaro_host.lab.lab import Lab, ask
 from haaro_host.lab.traffic import Hosts, Probe
+from tests.fleet.terminal import Terminal
 
 from .conftest import ARTIFACTS, NAME, until
 
@@ -112,7 +113,9 @@ def _fleet_file(lab: Lab) -> str:
         for o in plan.OFFICES
     )
     return (
-        f'version = 1\n[fleet]\nname = "lab"\n[home_agent]\naddress = "{plan.HOME_AGENT}"\n'
+        'version = 1\n[fleet]\nname = "lab"\nask_router = '
+        f'"{" ".join(system.haaro_command())} status --json --socket {lab.run}/{{site}}.sock"\n'
+        f'[home_agent]\naddress = "{plan.HOME_AGENT}"\n'
         f'home_addresses = ["{plan.HOME_ADDRESSES}"]\nhome_networks = ["{plan.HOME_NETWORK}"]\n'
         f'udp_lifetime_max = {_LIFETIME_S}\nstate = "{lab.files.ha_state}"\n'
         f'socket = "{lab.files.ha_socket}"\n'
@@ -179,6 +182,27 @@ def test_a_fleet_with_keys_of_its_pairs_goes_direct(fleet: Fleet) -> None:
         "the exported keys made no direct path",
     )
     assert fleet.peer("a", C)["static_krm"]
+
+
+def test_top_shows_the_fleet_as_it_is(fleet: Fleet) -> None:
+    """On a terminal of 80 columns: who is registered, from where, and that A and C are direct."""
+    environment = {**os.environ, "HAARO_FLEET": str(fleet.directory / "fleet.toml")}
+    window = Terminal([*system.haaro_command(), "top", "--interval", "0.5"], environment)
+    try:
+        seen = window.until(lambda lines: sum(" 1/" in line for line in lines) >= 2)
+        assert any("3 of 3 registered" in line for line in seen)
+        assert all(len(line) <= 80 for line in seen)
+        assert window.end() == 0
+    finally:
+        window.close()
+    shown = json.loads(fleet.haaro("top", "--once", "--json"))
+    by_name = {site["name"]: site for site in shown["sites"]}
+    assert [by_name[o.node]["care_of_address"] for o in plan.OFFICES] == [
+        o.care_of_address for o in plan.OFFICES
+    ]
+    assert (by_name["a"]["uplink"], by_name["a"]["direct"]) == ("wan", 1)
+    assert by_name["a"]["off_home_agent_percent"] > 0
+    assert 0 <= by_name["a"]["registered_s"] <= shown["home_agent"]["uptime_s"]
 
 
 def test_a_rotation_under_traffic_loses_no_registration_and_no_packet(fleet: Fleet) -> None:

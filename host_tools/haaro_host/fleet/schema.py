@@ -101,6 +101,11 @@ class FleetTable(_Table):
         description="a command that reaches `haaro ha` on its machine, such as"
         ' "ssh root@ha haaro ha"; "" for one on this machine',
     )
+    ask_router: str = Field(
+        "",
+        description="a command that prints a router's status as JSON, {site} and {home_address}"
+        ' filled in, such as "ssh root@{home_address} haaro-router status"; "": they are not asked',
+    )
 
 
 def _domain(value: Any) -> str:

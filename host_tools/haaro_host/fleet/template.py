@@ -22,6 +22,9 @@ domain = {domain}
 # How to reach the running home agent. "" is one on this machine, by home_agent.socket; otherwise a
 # command that runs `haaro ha` where it is: "ssh root@ha.example.net haaro ha".
 ask_home_agent = ""
+# How to reach a router, for `haaro top`: a command that prints its status as JSON; {{site}} and
+# {{home_address}} are filled in. "" asks none, and direct paths are not shown.
+ask_router = ""
 
 [home_agent]
 # Where routers register: the address that this home agent answers at, UDP port 434.

@@ -46,6 +46,8 @@ class Binding:
     # The end before the last move and when it is forgotten (NTP ms); not stored.
     previous: End | None = field(default=None, compare=False)
     previous_until: int = field(default=0, compare=False)
+    # When it first registered (NTP ms); 0: before this start of the home agent. Not stored.
+    since: int = field(default=0, compare=False)
     # Counted by the forwarding plane, not stored.
     rx_packets: int = field(default=0, compare=False)
     tx_packets: int = field(default=0, compare=False)
@@ -56,6 +58,7 @@ class Binding:
 
     def follow(self, old: "Binding", now: int) -> None:
         """Take the place of `old`: its counters and, after a move, for a while its tunnel end."""
+        self.since = old.since
         self.rx_packets, self.tx_packets = old.rx_packets, old.tx_packets
         self.previous, self.previous_until = old.previous, old.previous_until
         if old.end() != self.end():

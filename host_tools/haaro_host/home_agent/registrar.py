@@ -201,6 +201,7 @@ class Registrar:
             outbound_only=bool(capability and capability.outbound_only),
             implicit=grant.implicit,
             prefixes=grant.prefixes,
+            since=time,
         )
         terms = revocation.agree(time, known.terms, request.find(extensions.RevocationSupport))
         self._bind(time, request, binding, router, terms)

@@ -81,6 +81,7 @@ def _binding_status(time: int, binding: Binding) -> dict[str, Any]:
         "outbound_only": binding.outbound_only,
         "advertise": binding.advertise,
         "prefixes": [_prefix_text(prefix) for prefix in binding.prefixes],
+        "registered_s": max(0, time - binding.since) // 1000 if binding.since else None,
         "lifetime_s": binding.lifetime,
         "expires_in_s": max(0, binding.expires - time) // 1000,
         "rx_packets": binding.rx_packets,
