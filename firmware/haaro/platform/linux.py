@@ -43,6 +43,11 @@ class LinuxMachine:
         plane.control = self.signalling.send
         # After the plane, whose modules need the larger holes of the heap.
         for i, uplink in enumerate(options["uplinks"]):
+            if uplink.get("driver") in ("wifi", "ethernet"):
+                raise ValueError(
+                    "uplinks[%d].driver: %s: is for microcontrollers; here the system brings the"
+                    " link up: give its interface, and no driver" % (i, uplink["driver"])
+                )
             if uplink.get("driver") == "cellular":
                 self._add_modem(i, uplink, options["secrets"])
         if options.get("internet") == "local":

@@ -8,7 +8,7 @@ allowed.
 import os
 
 from haaro.core.settings import Settings
-from haaro.shell import secrets
+from haaro.shell import config_uplinks, secrets
 from haaro.shell.config_values import (
     REQUIRED,
     ConfigError,
@@ -20,7 +20,6 @@ from haaro.shell.config_values import (
     choice,
     list_of,
     number,
-    quotable,
     read,
     realm,
     shown_value,
@@ -43,11 +42,11 @@ def load(path: str, staged: bool = False) -> tuple:
     top = take(path, "", read(path), _ROUTER)
     optimization = take(path, "route_optimization.", top["route_optimization"], _OPTIMIZATION)
     keepalive = take(path, "keepalive.", top["keepalive"], _KEEPALIVE)
-    uplinks = []
-    for i, uplink in enumerate(top["uplinks"]):
-        cellular = isinstance(uplink, dict) and uplink.get("driver") == "cellular"
-        uplinks.append(take(path, "uplinks[%d]." % i, uplink, _CELLULAR if cellular else _UPLINK))
-    _check_interfaces(path, uplinks, top["fast_lan"])
+    secrets_path = beside(path, top["secrets"])
+    secrets_now = _staged(secrets_path) if staged else secrets_path
+    uplinks = config_uplinks.load(
+        path, top["uplinks"], top["fast_lan"], lambda: secrets.wifi(secrets_now)
+    )
     networks = top["networks"]
     for i, network in enumerate(networks):
         _disjoint(path, "networks[%d]" % i, network, networks[:i])
@@ -57,8 +56,7 @@ def load(path: str, staged: bool = False) -> tuple:
         )
     policy = take(path, "policy.", top["policy"], _POLICY)
     peers = _static_peers(path, top["peers"], networks, optimization)
-    secrets_path = beside(path, top["secrets"])
-    keys = secrets.load(_staged(secrets_path) if staged else secrets_path)
+    keys = secrets.load(secrets_now)
     console = top["console"]
     if console is not None:
         console = take(path, "console.", console, _CONSOLE)
@@ -169,17 +167,6 @@ def _inside(internet: str, organisation: list) -> list:
     return private + [network for network in organisation if network not in private]
 
 
-def _check_interfaces(path, uplinks, lans):
-    for key in ("name", "port", "interface"):
-        seen = [uplink[key] for uplink in uplinks if key in uplink]
-        for value in seen:
-            if seen.count(value) > 1:
-                raise ConfigError(path, "uplinks", value, "each uplink needs its own " + key)
-    for interface in lans:
-        if interface in seen:
-            raise ConfigError(path, "fast_lan", interface, "an uplink's interface cannot be a LAN")
-
-
 def socket_path(path: str) -> str:
     """Return where the router configured by the file at `path` listens for status and stop."""
     return take(path, "", read(path), _ROUTER)["socket"]
@@ -232,34 +219,6 @@ _CONSOLE = {
     "speed": (choice(0, 9600, 57600, 115200, 230400, 460800, 921600), 0),
     "profile": (choice("locked", "bench"), "locked"),
 }
-_UPLINK = {
-    "name": (text_of(16), REQUIRED),
-    "driver": (choice("linux_netdev", "cellular"), REQUIRED),
-    "interface": (text_of(15), REQUIRED),
-    # None: the place in the list.
-    "priority": (number(0, 255), None),
-    "cost": (number(0, 1000000), 0),
-    "metered": (_BOOL, False),
-    "budget_kb_hour": (number(50, 1000000), 200),
-}
-# docs/cellular.md.
-_CELLULAR = dict(_UPLINK)
-_CELLULAR.update(
-    {
-        # Ours: a name for an interface that is not there yet.
-        "interface": (text_of(14), "modem0"),
-        "port": (text_of(100), REQUIRED),
-        "baud": (choice(9600, 57600, 115200, 230400, 460800, 921600), 115200),
-        "apn": (quotable, ""),
-        "user": (quotable, ""),
-        "profile": (choice("generic", "sim7600", "ec25", "bg96", "bg770", "sara-r4"), "generic"),
-        "roaming": (_BOOL, False),
-        # Of a month, both ways; 0: none.
-        "data_cap_mb": (number(0, 1000000), 0),
-        "power_key": (text_of(255), None),
-        "reset": (text_of(255), None),
-    }
-)
 _POLICY = {
     "return_s": (number(1, 3600), 30),
     "hold_down_s": (number(1, 300), 10),

@@ -48,6 +48,7 @@ def load(path: str) -> tuple:
     if associations[0]["spi"] == associations[-1]["spi"] and len(associations) > 1:
         raise ConfigError(path, "mobile_home[1].spi", associations[1]["spi"], "needs its own SPI")
     _modems(path, top["modems"])
+    _wifi(path, top["wifi"])
     static_krm = {}
     for i, row in enumerate(top["peers"]):
         where = "peers[%d]." % i
@@ -67,8 +68,33 @@ def modem(path: str, name: str) -> dict:
     return {"password": "", "pin": ""}
 
 
+def wifi(path: str) -> dict:
+    """Return {ssid: password} of the Wi-Fi networks in the file at `path`. Raises ConfigError."""
+    rows = _wifi(path, take(path, "", read(path), _SECRETS, hidden)["wifi"])
+    return {row["ssid"]: row["password"] for row in rows}
+
+
+def _wifi(path, rows):
+    found = [wifi_row(row, path, "wifi[%d]." % i) for i, row in enumerate(rows)]
+    names = [row["ssid"] for row in found]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ConfigError(path, "wifi[%d].ssid" % i, repr(name), "each network once")
+    return found
+
+
 def _modems(path, rows):
-    return [take(path, "modems[%d]." % i, row, _MODEM, _unseen) for i, row in enumerate(rows)]
+    return [modem_row(row, path, "modems[%d]." % i) for i, row in enumerate(rows)]
+
+
+def wifi_row(row: object, path: str = "", where: str = "") -> dict:
+    """Return one row of "wifi", checked. Raises ConfigError."""
+    return take(path, where, row, _WIFI, _unseen)
+
+
+def modem_row(row: object, path: str = "", where: str = "") -> dict:
+    """Return one row of "modems", checked. Raises ConfigError."""
+    return take(path, where, row, _MODEM, _unseen)
 
 
 def _unseen(value: object) -> str:
@@ -83,12 +109,27 @@ def _pin(value: object) -> str:
     return value
 
 
+def _wpa(value: object) -> str:
+    # IEEE 802.11 J.4.1: a passphrase of 8 to 63 ASCII characters, or the key itself.
+    if not isinstance(value, str) or not all(" " <= letter <= "~" for letter in value):
+        raise ValueError("must be a text of ASCII characters")
+    if not 8 <= len(value) <= 63:
+        try:
+            if len(value) != 64:
+                raise ValueError
+            bytes.fromhex(value)
+        except ValueError:
+            raise ValueError("must have 8 to 63 characters, or 64 hexadecimal digits") from None
+    return value
+
+
 _SECRETS = {
     "version": (choice(1), REQUIRED),
     # The one in use, then, while the key is rotated, the other one that is live.
     "mobile_home": (list_of(anything, 1, 2), REQUIRED),
     "peers": (list_of(anything, 0, 64), []),
     "modems": (list_of(anything, 0, 8), []),
+    "wifi": (list_of(anything, 0, 16), []),
     # Of the console's password; read by shell/console_lock.py.
     "console": (console_hash, None),
 }
@@ -99,4 +140,5 @@ _MOBILE_HOME = {
     "key": (key_octets, REQUIRED),
 }
 _MODEM = {"uplink": (text_of(16), REQUIRED), "password": (quotable, ""), "pin": (_pin, "")}
+_WIFI = {"ssid": (text_of(32), REQUIRED), "password": (_wpa, REQUIRED)}
 _PEER = {"home_address": (an_address, REQUIRED), "krm": (list_of(anything, 1, 2), REQUIRED)}

@@ -8,6 +8,7 @@ from typing import Any
 
 import tomlkit
 
+from haaro_host.fleet import uplink_secrets
 from haaro_host.fleet.files import PRIVATE, PUBLIC, FleetError
 from haaro_host.fleet.inventory import Fleet, Site, home_agent_document, router_document
 from haaro_host.fleet.keys import Keys
@@ -71,6 +72,7 @@ def router_files(fleet: Fleet, keys: Keys, site: Site) -> list[File]:
             for address, krms in keys.rows(fleet, site)
         ],
     }
+    secrets.update(uplink_secrets.sections(keys, site))
     console = keys.console(site)
     if console is not None:
         secrets["console"] = console[1]

@@ -254,8 +254,11 @@ def _router_problems(fleet: Fleet, file: str) -> Iterator[Problem]:
         secrets = Path(folder) / "router.secrets.json"
         secrets.touch(0o600)
         association = {"spi": 256, "algorithm": "hmac-sha256", "key": "00" * 32}
-        secrets.write_text(json.dumps({"version": 1, "mobile_home": [association]}))
         for site in fleet.in_service:
+            # Whether the store has the passwords is export's question.
+            wifi = [{"ssid": ssid, "password": "0" * 64} for ssid in sorted(_secured(site))]
+            document = {"version": 1, "mobile_home": [association], "wifi": wifi}
+            secrets.write_text(json.dumps(document))
             path.write_text(json.dumps(router_document(fleet, site), default=str))
             try:
                 router_config.load(str(path))
@@ -264,6 +267,19 @@ def _router_problems(fleet: Fleet, file: str) -> Iterator[Problem]:
                 value, _, allowed = rest.partition(": ")
                 allowed = allowed.removeprefix("allowed here: ")
                 yield Problem(file, f"site.{site.name}.router.{key}", value, allowed)
+
+
+def _secured(site: Site) -> set[str]:
+    """Return the Wi-Fi networks of the site that have a password, if well written."""
+    found = set()
+    uplinks = site.router.get("uplinks")
+    for uplink in uplinks if isinstance(uplinks, list) else []:
+        networks = uplink.get("networks") if isinstance(uplink, dict) else None
+        for row in networks if isinstance(networks, list) else []:
+            ssid = row.get("ssid") if isinstance(row, dict) and not row.get("open") else None
+            if isinstance(ssid, str) and 0 < len(ssid) <= 32:
+                found.add(ssid)
+    return found
 
 
 def _warnings(fleet: Fleet) -> Iterator[str]:

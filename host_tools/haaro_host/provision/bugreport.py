@@ -19,7 +19,7 @@ from typing import Any
 import typer
 
 from haaro_host import router_cli
-from haaro_host.fleet import inventory, store
+from haaro_host.fleet import inventory, store, uplink_secrets
 from haaro_host.fleet.files import PRIVATE, write_whole
 from haaro_host.fleet.keys import Keys
 from haaro_host.fleet.output import FLEET, JSON, PASSPHRASE_FILE, document, errors, fail
@@ -74,6 +74,7 @@ def secrets_of(keys: Keys, fleet: inventory.Fleet) -> list[str]:
             found.add(value)
 
     walk(keys.body, "")
+    found |= uplink_secrets.passwords_in(keys)
     for site in fleet.sites.values():
         console = keys.console(site)
         if console is not None:
