@@ -82,6 +82,7 @@ def stop(
 def reload(
     config: Path | None = typer.Option(None, help="router.json of the router"),
     path: Path | None = typer.Option(None, "--socket", help="its local socket"),
+    as_json: bool = typer.Option(False, "--json", help="print JSON; its `schema` names the form"),
 ) -> None:
     """Take the keys of the changed secrets file; binding and tunnels stay, other keys of
     router.json need a restart.
@@ -89,6 +90,9 @@ def reload(
     Exit status: 0 reloaded, 1 the file is refused and the old keys stay, 2 not running.
     """
     answer = _ask(socket_of(config, path), "reload")
+    if as_json:
+        typer.echo(json.dumps({"schema": "haaro.router.reload/1", **answer}))
+        raise typer.Exit(0 if answer.get("reloaded") else 1)
     if not answer.get("reloaded"):
         typer.echo(f"A fatal error occurred: {answer.get('error')}", err=True)
         raise typer.Exit(1)

@@ -22,6 +22,8 @@ class Terminal:
         if self.pid == 0:
             size = struct.pack("HHHH", lines, columns, 0, 0)
             fcntl.ioctl(0, termios.TIOCSWINSZ, size)
+            # Both would count for more than the line's own size.
+            environment = {k: v for k, v in environment.items() if k not in ("LINES", "COLUMNS")}
             os.execvpe(command[0], command, {**environment, "TERM": "xterm"})
         self.written = ""
         self.status = None

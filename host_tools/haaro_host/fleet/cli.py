@@ -40,6 +40,7 @@ def init(
     address: str = typer.Option("192.0.2.1", help="the home agent's address"),
     home_addresses: str = typer.Option("192.0.2.128/25", help="where home addresses come from"),
     prefixes: str = typer.Option("10.0.0.0/8", help="where the networks of sites come from"),
+    as_json: bool = JSON,
 ) -> None:
     """Write a first fleet file, with comments that explain each key."""
     with errors():
@@ -48,7 +49,10 @@ def init(
             if path.exists():
                 raise FleetError(f"{path}: is there already; edit it, or give --fleet another name")
             inventory.write(path, text)
-        typer.echo(f"{path}: written; next: haaro fleet add NAME")
+        if as_json:
+            document("haaro.fleet.init/1", file=str(path))
+        else:
+            typer.echo(f"{path}: written; next: haaro fleet add NAME")
 
 
 @app.command()

@@ -3,7 +3,6 @@
 Exit status: 0 done, 1 refused or only partly done, 2 bad usage or a bad fleet file.
 """
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import typer
 
-from haaro_host.fleet import ask, inventory, passphrase, store, uplink_secrets
+from haaro_host.fleet import ask, inventory, passphrase, store
 from haaro_host.fleet.cli import chosen_sites
 from haaro_host.fleet.files import PRIVATE, FleetError, locked, write_whole
 from haaro_host.fleet.inventory import Fleet
@@ -25,15 +24,13 @@ from haaro_host.fleet.output import (
     site_names,
     table,
 )
+from haaro_host.fleet.top import age_s, span
 
 app = typer.Typer(help="The keys of the fleet, in their sealed store.", no_args_is_help=True)
-app.command()(uplink_secrets.wifi)
-app.command()(uplink_secrets.modem)
 
 _SITES = typer.Argument(None, help="the sites", autocompletion=site_names)
 _ALL = typer.Option(False, "--all", help="every site in service")
 _PEERS = typer.Option(False, "--peers", help="the keys that sites share with each other (KRm)")
-_FORCE = typer.Option(False, "--force", help="without asking the home agent whether it is safe")
 
 
 @app.command()
@@ -91,87 +88,55 @@ def _back_in_service(fleet: Fleet, names: list[str] | None) -> tuple[Fleet, list
 # --- rotation -----------------------------------------------------------------------------------
 
 
-@app.command()
-def stage(
-    sites: list[str] = _SITES,
-    every: bool = _ALL,
-    peers: bool = _PEERS,
-    path: Path = FLEET,
-    passphrase_file: Path | None = PASSPHRASE_FILE,
-    as_json: bool = JSON,
-) -> None:
-    """First step of a rotation: the next key, live beside the active one."""
+def _rotation(name: str, text: str, following: str) -> None:
+    """Make the command of one step; `following` is the command that comes next, "" if none."""
 
-    def step(fleet: Fleet, keys: Keys, name: str) -> str:
-        return keys.stage(fleet, name)
+    @app.command(name, help=text)
+    def command(
+        sites: list[str] = _SITES,
+        every: bool = _ALL,
+        peers: bool = _PEERS,
+        force: bool = typer.Option(
+            False,
+            "--force",
+            hidden=name == "stage",  # which loses nothing in any case
+            help="without asking the home agent whether it is safe",
+        ),
+        path: Path = FLEET,
+        passphrase_file: Path | None = PASSPHRASE_FILE,
+        as_json: bool = JSON,
+    ) -> None:
+        agent = _HomeAgent(force)
 
-    _step(step, "activate", sites, every, peers, path, passphrase_file, as_json)
+        def step(fleet: Fleet, keys: Keys, site: str) -> str:
+            which = keys.next_step(site) if name == "rotate" else name
+            if which == "stage":
+                return keys.stage(fleet, site)
+            if which == "activate":
+                agent.may_activate(fleet, keys, site)
+                return keys.activate(site)
+            agent.may_retire(fleet, keys, site)
+            return keys.retire(site)
 
-
-@app.command()
-def activate(
-    sites: list[str] = _SITES,
-    every: bool = _ALL,
-    peers: bool = _PEERS,
-    force: bool = _FORCE,
-    path: Path = FLEET,
-    passphrase_file: Path | None = PASSPHRASE_FILE,
-    as_json: bool = JSON,
-) -> None:
-    """Second step: the staged key is used, the other lives on. The home agent must have both."""
-
-    def step(fleet: Fleet, keys: Keys, name: str) -> str:
-        agent.may_activate(fleet, keys, name)
-        return keys.activate(name)
-
-    agent = _HomeAgent(force)
-    _step(step, "retire", sites, every, peers, path, passphrase_file, as_json)
+        _step(step, following, sites, every, peers, path, passphrase_file, as_json)
 
 
-@app.command()
-def retire(
-    sites: list[str] = _SITES,
-    every: bool = _ALL,
-    peers: bool = _PEERS,
-    force: bool = _FORCE,
-    path: Path = FLEET,
-    passphrase_file: Path | None = PASSPHRASE_FILE,
-    as_json: bool = JSON,
-) -> None:
-    """Last step: the key before is deleted. The router must have used the new one since."""
-
-    def step(fleet: Fleet, keys: Keys, name: str) -> str:
-        agent.may_retire(fleet, keys, name)
-        return keys.retire(name)
-
-    agent = _HomeAgent(force)
-    _step(step, "", sites, every, peers, path, passphrase_file, as_json)
-
-
-@app.command()
-def rotate(
-    sites: list[str] = _SITES,
-    every: bool = _ALL,
-    peers: bool = _PEERS,
-    force: bool = _FORCE,
-    path: Path = FLEET,
-    passphrase_file: Path | None = PASSPHRASE_FILE,
-    as_json: bool = JSON,
-) -> None:
-    """The next step of a rotation, whichever it is: stage, activate or retire."""
-
-    def step(fleet: Fleet, keys: Keys, name: str) -> str:
-        which = keys.next_step(name)
-        if which == "stage":
-            return keys.stage(fleet, name)
-        if which == "activate":
-            agent.may_activate(fleet, keys, name)
-            return keys.activate(name)
-        agent.may_retire(fleet, keys, name)
-        return keys.retire(name)
-
-    agent = _HomeAgent(force)
-    _step(step, "rotate", sites, every, peers, path, passphrase_file, as_json)
+_rotation(
+    "stage", "First step of a rotation: the next key, live beside the active one.", "activate"
+)
+_rotation(
+    "activate",
+    "Second step: the staged key is used, the other lives on. The home agent must have both.",
+    "retire",
+)
+_rotation(
+    "retire",
+    "Last step: the key before is deleted. The router must have used the new one since.",
+    "",
+)
+_rotation(
+    "rotate", "The next step of a rotation, whichever it is: stage, activate or retire.", "rotate"
+)
 
 
 def _step(
@@ -284,14 +249,10 @@ def revoke(
         try:
             with store.changing(fleet, passphrase_file) as opened:
                 done.append(opened.keys.revoke(site))
-                uplink_secrets.forget(opened.keys, name)
                 opened.save()
         except FleetError as error:
             failed.append(f"{error}; then: haaro keys revoke {name}")
         steps = ["haaro fleet export ha, then on its machine: haaro ha reload"]
-        networks = [str(row.get("ssid")) for row in uplink_secrets.wifi_networks(site)]
-        if networks:
-            steps.append(f"it knows the password of Wi-Fi {', '.join(networks)}: change it there")
         if others:
             steps.append(
                 f"haaro fleet export router {' '.join(others)}:"
@@ -332,7 +293,7 @@ def show(
             for record in records:
                 _complete(record, fleet, site, status)
         for record in index["epochs"]:
-            record["age_s"] = _age_s(record["created"])
+            record["age_s"] = age_s(record["created"])
         if as_json:
             document(
                 "haaro.keys.show/1", verified=verify, home_agent=unreachable or "asked", **index
@@ -344,7 +305,7 @@ def show(
 
 
 def _complete(record: dict[str, Any], fleet: Fleet, site: str, status: dict[str, Any]) -> None:
-    record["age_s"] = _age_s(record["created"])
+    record["age_s"] = age_s(record["created"])
     known = None
     if site in fleet.sites:
         known = ask.key_in(status, fleet.sites[site].home_address, record["spi"])
@@ -365,7 +326,7 @@ def _show(index: dict[str, Any]) -> None:
             elif not record["at_home_agent"]:
                 last = "not at the home agent"
             else:
-                last = "never seen" if used is None else f"{_span(used)} ago"
+                last = "never seen" if used is None else f"{span(used)} ago"
             rows.append(
                 (
                     site,
@@ -373,26 +334,15 @@ def _show(index: dict[str, Any]) -> None:
                     record["algorithm"],
                     record["fingerprint"],
                     record["state"],
-                    _span(record["age_s"]),
+                    span(record["age_s"]),
                     last,
                 )
             )
     for record in index["epochs"]:
         number = f"epoch {record['number']}"
         row = ("(peers)", number, "KRm", record["fingerprint"], record["state"])
-        rows.append((*row, _span(record["age_s"]), "-"))
+        rows.append((*row, span(record["age_s"]), "-"))
     table(rows)
-
-
-def _age_s(created: str) -> int:
-    return max(0, int(time.time() - datetime.fromisoformat(created).timestamp()))
-
-
-def _span(seconds: int) -> str:
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
 
 
 @app.command("console")
@@ -401,6 +351,7 @@ def console_password(
     out: Path = typer.Option(..., help="the file to write, mode 0600"),
     path: Path = FLEET,
     passphrase_file: Path | None = PASSPHRASE_FILE,
+    as_json: bool = JSON,
 ) -> None:
     """Write the password of a site's serial console into a file, for who has no haaro at hand."""
     with errors():
@@ -409,7 +360,10 @@ def console_password(
         if found is None:
             raise FleetError("this key store has no console passwords yet; first: haaro keys new")
         write_whole(out, found[0].encode() + b"\n", PRIVATE)
-        typer.echo(f"{out}: the password of {name}'s console")
+        if as_json:
+            document("haaro.keys.console/1", site=name, file=str(out))
+        else:
+            typer.echo(f"{out}: the password of {name}'s console")
 
 
 @app.command("passphrase")
@@ -422,6 +376,7 @@ def change_passphrase(
         None, "--new-passphrase-file", help="a file (mode 0600) with the new passphrase"
     ),
     passphrase_file: Path | None = PASSPHRASE_FILE,
+    as_json: bool = JSON,
 ) -> None:
     """Seal the store with another passphrase; the old one opens only old copies of the file."""
     with errors():
@@ -432,7 +387,10 @@ def change_passphrase(
                 unlock, passphrase.chosen(opened.path, unlock, new_passphrase_file, fresh=True)
             )
             opened.save()
-        typer.echo(f"{fleet.store_path}: sealed anew")
+        if as_json:
+            document("haaro.keys.passphrase/1", file=str(fleet.store_path), unlock=unlock)
+        else:
+            typer.echo(f"{fleet.store_path}: sealed anew")
 
 
 def _report(
