@@ -6,12 +6,13 @@ needed, answer. Called by the router.
 """
 
 from haaro.compat import const
-from haaro.core import clock
+from haaro.core import clock, encapsulation
 from haaro.core.nonces import Limiter, Nonces
 from haaro.core.peer_state import Binding
 from haaro.wire import auth, extensions, ipv4
 from haaro.wire import registration as wire
 from haaro.wire import return_routability as rr_wire
+from haaro.wire.message import MIP_PORT
 
 _MAX_RR_BINDING_LIFETIME = const(420)  # s, RFC 6275 12 [A30]
 _WINDOW_MS = const(15000)  # two routers may each be 7 s off the home agent's clock [A45]
@@ -31,6 +32,7 @@ class Claim:
         self.arrival = arrival
         self.key = key
         self.static = static
+        self.port = 0  # of the tunnel (core/encapsulation.py)
         self.networks = [(e.prefix, e.plen) for e in message.all(extensions.MobileNetworkRequest)]
 
 
@@ -141,11 +143,20 @@ class Correspondent:
             self._refuse(claim, wire.UNKNOWN_HOME_AGENT)  # [A43]
         elif len(message.bad) > len(message.invalid_networks):
             self._refuse(claim, wire.POORLY_FORMED)
-        elif message.lifetime and message.find(extensions.UdpTunnelRequest) is None:
+        elif message.lifetime and not self._tunnel_port(claim):
             self._refuse(claim, wire.UDP_ENCAPSULATION_UNAVAILABLE)
         else:
             return True
         return False
+
+    def _tunnel_port(self, claim: Claim) -> int:
+        """Return the port of the tunnel that the request gets, 0 if it gets none."""
+        record = self._cache.get(claim.message.home_address)
+        uplink = self._ctx.uplink(record)
+        coa = uplink.address if uplink is not None else b""
+        ours = encapsulation.toward(self._home, record, coa)
+        claim.port = encapsulation.answer(claim.message, claim.arrival.src, ours)
+        return claim.port
 
     def _not_replayed(self, now: int, claim: Claim) -> bool:
         number = int.from_bytes(claim.message.identification, "big")
@@ -282,6 +293,7 @@ class Correspondent:
         care_of_address = claim.message.care_of_address
         tunnel = self._tunnels.of_peer(hoa)
         here = tunnel is not None and tunnel.local == uplink.address
+        here = here and encapsulation.same(tunnel.remote_port, claim.port)
         if here and (tunnel.up or tunnel.dormant):
             here = tunnel.remote in (source, care_of_address)
         elif here:
@@ -290,7 +302,7 @@ class Correspondent:
             # What worked before comes first: two routers behind one NAT meet inside [A57].
             inside = self._cache.get(hoa).working.get(uplink.address) == care_of_address
             end = care_of_address if inside else source
-            tunnel = self._tunnels.open_direct(now, hoa, uplink, end, 434)
+            tunnel = self._tunnels.open_direct(now, hoa, uplink, end, claim.port)
         if tunnel is None:
             return False
         tunnel.nat = source != care_of_address
@@ -344,7 +356,9 @@ class Correspondent:
             uplink = self._ctx.uplink(record)
             slowdown = uplink.slowed if uplink is not None else 1
             seconds = max(1, settings.direct_keepalive_ms // 1000) * slowdown
-            extensions.append_udp_tunnel_reply(reply, 0, True, seconds)
+            in_udp = claim.port == MIP_PORT
+            code_of_it = 0 if in_udp else encapsulation.DECLINED
+            extensions.append_udp_tunnel_reply(reply, code_of_it, in_udp, seconds)
             extensions.append_care_of_addresses(reply, coas)
         proof = message.authenticator
         auth.append_mobile_correspondent(

@@ -10,6 +10,7 @@ is up and the CR's own registration with us is there, or two keepalive periods w
 
 from haaro.compat import const
 from haaro.core import peer_request
+from haaro.core.encapsulation import granted, same
 from haaro.core.peer_state import PeerRegistration
 from haaro.core.peer_uplinks import TIMERS, PeerUplinks
 from haaro.core.registration import backoff_ms
@@ -186,7 +187,7 @@ class PeerRegistrations:
             "request", now + backoff_ms(self._ctx.random, state.attempts), record.cr_hoa
         )
         state.attempts += 1
-        message = peer_request.request(self._ctx, now, record, uplink, self._home.networks)
+        message = peer_request.request(self._ctx, now, record, uplink, self._home)
         self._ctx.send_outside(uplink.index, record.cr_hoa, MIP_PORT, message)
 
     def receive_reply(self, now: int, message, arrival, record) -> None:
@@ -238,13 +239,15 @@ class PeerRegistrations:
         else:
             self._ctx.counters.bump("peer_registration_denied")
             record.obstacle = f"the peer denied our registration: {wire.code_name(message.code)}"
+            record.udp_only |= message.code == wire.ENCAPSULATION_UNAVAILABLE
             self._retry_later(now, record)
 
     def _accept(self, now: int, message, record) -> None:
         state = record.registration
         tunnel_reply = message.find(extensions.UdpTunnelReply)
         addresses = message.find(extensions.CareOfAddresses)
-        if tunnel_reply is None or not tunnel_reply.will_tunnel or addresses is None:
+        state.port = granted(state.port, tunnel_reply)
+        if not state.port or addresses is None:
             record.obstacle = "the peer accepted without UDP tunnel or care-of address"
             self._ctx.counters.bump("peer_reply_unusable")
             self._retry_later(now, record)
@@ -252,7 +255,7 @@ class PeerRegistrations:
         self._ctx.deadlines.clear("request", record.cr_hoa)
         state.pending = None
         state.attempts = 0
-        state.keepalive_s = tunnel_reply.keepalive
+        state.keepalive_s = tunnel_reply.keepalive if tunnel_reply is not None else 0
         record.cr_coas = list(addresses.addresses)
         if self._home.nat or record.outbound_only:
             pairs = [(state.coa, coa) for coa in record.cr_coas]
@@ -297,10 +300,11 @@ class PeerRegistrations:
         deadlines.clear("retry", record.cr_hoa)
         tunnel = self._tunnels.of_peer(record.cr_hoa)
         usable = tunnel is not None and tunnel.local == uplink.address
+        usable = usable and same(tunnel.remote_port, state.port)
         if not (usable and (tunnel.up or tunnel.dormant or tunnel.remote in record.cr_coas)):
             # RFC 6521 3.3.3: no tunnel, or wrong end points.
             tunnel = self._tunnels.open_direct(
-                now, record.cr_hoa, uplink, record.ends(uplink.address)[0], MIP_PORT
+                now, record.cr_hoa, uplink, record.ends(uplink.address)[0], state.port
             )
         if tunnel is None:
             record.obstacle = "no free tunnel"

@@ -3,12 +3,13 @@
 Builds the message and notes in `record.registration` what the reply must match. Sends nothing.
 """
 
+from haaro.core import encapsulation
 from haaro.wire import auth, extensions
 from haaro.wire import registration as wire
 from haaro.wire import return_routability as rr_wire
 
 
-def request(ctx, now: int, record, uplink, networks: list) -> bytearray:
+def request(ctx, now: int, record, uplink, home) -> bytearray:
     """Return a request with our networks; the tokens for `uplink` must be there."""
     state = record.registration
     settings = ctx.settings
@@ -24,10 +25,12 @@ def request(ctx, now: int, record, uplink, networks: list) -> bytearray:
         state.lifetime = settings.peer_lifetime
         home_index = record.home_nonce_index
         care_of_index = record.care_of_nonce_indices[coa]
-    message = _fixed_part(ctx, now, record, uplink, state.lifetime)
-    for prefix, plen in networks:
+    state.port = encapsulation.toward(home, record, coa)
+    flags = encapsulation.flags(state.port)
+    message = _fixed_part(ctx, now, record, uplink, state.lifetime, flags)
+    for prefix, plen in home.networks:
         extensions.append_mobile_network_request(message, prefix, plen)
-    extensions.append_udp_tunnel_request(message, True, settings.encapsulation)
+    encapsulation.append_request(message, state.port)
     auth.append_mobile_correspondent(message, state.krm, home_index, care_of_index)
     return message
 
@@ -48,7 +51,7 @@ def deregistration(ctx, now: int, record, uplink) -> bytearray | None:
     return message
 
 
-def _fixed_part(ctx, now: int, record, uplink, lifetime: int) -> bytearray:
+def _fixed_part(ctx, now: int, record, uplink, lifetime: int, flags: int = 0) -> bytearray:
     state = record.registration
     number = ctx.clock.identification(now, ctx.random, state.last, state.offset_ms)
     state.last = state.pending = number
@@ -56,7 +59,7 @@ def _fixed_part(ctx, now: int, record, uplink, lifetime: int) -> bytearray:
     state.coa = record.mr_coa = uplink.address
     home_address, home_agent = ctx.settings.home_address, ctx.settings.home_agent
     identification = number.to_bytes(8, "big")
-    flags = wire.FLAG_D | wire.FLAG_T
+    flags |= wire.FLAG_D | wire.FLAG_T
     return wire.build_request(
         flags, lifetime, home_address, home_agent, uplink.address, identification
     )

@@ -27,6 +27,7 @@ class PeerRegistration:
         self.lifetime = 0
         self.keepalive_s = 0  # what the CR asks for (RFC 3519 3.2)
         self.coa = b""
+        self.port = 434  # of the tunnel: asked for, then granted (core/encapsulation.py)
         self.last: int | None = None
         self.sent_at = _LONG_AGO_MS
         self.attempts = 0

@@ -6,6 +6,7 @@ comes up by it, the others that are up are tried in the policy's order; what wor
 """
 
 from haaro.compat import const
+from haaro.core import encapsulation
 from haaro.core.uplink_policy import in_order
 from haaro.wire import ipv4
 
@@ -62,6 +63,7 @@ class PeerUplinks:
                 record.uplink = -1
             record.tried = []
             record.round_at = 0
+            record.udp_only = False
 
     def uplink_lost(self, now: int, index: int) -> None:
         """Uplink `index` is down or to be left: paths that had it for themselves move; the others
@@ -97,7 +99,17 @@ class PeerUplinks:
     def pairs_timer(self, now: int, record) -> None:
         """The path is not up in time: what worked once does not any more."""
         record.working = {}
-        if self._tunnels.of_peer(record.cr_hoa) is not None and record.registration is not None:
+        tunnel = self._tunnels.of_peer(record.cr_hoa)
+        if tunnel is None or record.registration is None:
+            return
+        uplink = self._ctx.uplink(record)
+        if tunnel.remote_port > 0xFFFF and uplink is not None:
+            # A firewall that passes UDP only, perhaps.
+            record.udp_only = True
+            used = encapsulation.name(tunnel.remote_port)
+            self._ctx.log(f"{used} does not reach {ipv4.text(record.cr_hoa)}; trying UDP")
+            self.move(now, record, uplink)
+        else:
             self.try_next(now, record)
 
     def try_next(self, now: int, record) -> bool:

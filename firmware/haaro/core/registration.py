@@ -6,6 +6,7 @@ acceptance by `on_accepted`.
 """
 
 from haaro.compat import const
+from haaro.core import encapsulation
 from haaro.core.uplink_trial import UplinkTrial
 from haaro.wire import auth, extensions, ipv4
 from haaro.wire import registration as wire
@@ -36,6 +37,7 @@ class Pending:
         self.solicited: bytes | None = None
         self.coa = b""
         self.uplink = -1
+        self.port = MIP_PORT  # of the tunnel asked for (core/encapsulation.py)
 
 
 class HomeRegistration:
@@ -63,6 +65,8 @@ class HomeRegistration:
         self.expires_at = 0
         self.code: int | None = None
         self.nat = False
+        self.udp_because = ""  # why it is UDP where another encapsulation is configured
+        self._udp_at = b""  # the care-of address where nothing else passes
         self.route_optimization = False
         self.revocation_stamp: int | None = None  # the home agent's; None: not agreed (RFC 3543)
         self.networks: list[tuple[bytes, int]] = list(ctx.settings.networks)
@@ -76,9 +80,25 @@ class HomeRegistration:
     def home_agent_silent(self, now: int) -> None:
         """The tunnel's keepalives go unanswered: register again, which also opens a NAT anew."""
         self._trial.doubt(now, 1)
+        home = self._tunnels.get(0)
+        if home is not None and home.remote_port > 0xFFFF:
+            if home.rtt_ms is None:
+                used = encapsulation.name(home.remote_port)
+                self._only_udp(home.local, f"no answer came through the {used} tunnel")
+            home.rtt_ms = None
         if self._pending is None:
             self._ctx.counters.bump("home_agent_silent")
             self.refresh(now)
+
+    def wanted(self, coa: bytes) -> int:
+        """Return the port of the tunnel to ask for from a care-of address."""
+        other = coa != self._udp_at
+        return encapsulation.of_name(self._ctx.settings.encapsulation) if other else MIP_PORT
+
+    def _only_udp(self, coa: bytes, why: str) -> None:
+        self._udp_at = coa
+        self._ctx.warn(f"{why}; UDP is used")
+        self.udp_because = why
 
     def suspect(self, now: int, tunnel) -> None:
         """A tunnel may be dead, unseen: register again by its uplink. An answer shows that it
@@ -174,6 +194,7 @@ class HomeRegistration:
         pending.coa = uplink.address
         pending.uplink = uplink.index
         pending.solicited = self._solicit
+        pending.port = self.wanted(uplink.address)
         self._last = number
         self._sent_at = now
         self._pending = pending
@@ -181,7 +202,7 @@ class HomeRegistration:
         self._ctx.deadlines.set("register", now + backoff_ms(self._ctx.random, self._attempts))
         self._attempts += 1
         message = wire.build_request(
-            wire.FLAG_D | wire.FLAG_T,
+            wire.FLAG_D | wire.FLAG_T | encapsulation.flags(pending.port),
             lifetime,
             settings.home_address,
             settings.home_agent,
@@ -189,7 +210,7 @@ class HomeRegistration:
             number.to_bytes(8, "big"),
         )
         if lifetime:
-            self._append_extensions(message, number >> 32)
+            self._append_extensions(message, number >> 32, pending.port)
         spi, algorithm, key = self._association()
         auth.append_mobile_home(message, spi, algorithm, key)
         self._tunnels.expect_home(now, uplink)
@@ -202,13 +223,12 @@ class HomeRegistration:
             return settings.other_association
         return settings.spi, settings.algorithm, settings.key
 
-    def _append_extensions(self, message: bytearray, seconds: int) -> None:
+    def _append_extensions(self, message: bytearray, seconds: int, port: int) -> None:
         settings = self._ctx.settings
         if settings.explicit:
             for prefix, plen in settings.networks:
                 extensions.append_mobile_network_request(message, prefix, plen)
-        # F: the tunnel is UDP without a NAT too.
-        extensions.append_udp_tunnel_request(message, True, settings.encapsulation)
+        encapsulation.append_request(message, port)
         if settings.route_optimization:
             extensions.append_route_optimization_capability(
                 message, settings.advertise, True, settings.outbound_only, self._solicit
@@ -237,6 +257,10 @@ class HomeRegistration:
             if message.code == wire.FAILED_AUTHENTICATION:
                 self._use_other = not self._use_other
             self._ctx.warn(f"home agent denied the registration: {wire.code_name(message.code)}")
+            if pending.port > 0xFFFF and message.code == wire.ENCAPSULATION_UNAVAILABLE:
+                name = encapsulation.name(pending.port)
+                self._only_udp(pending.coa, f"the home agent does not allow {name}")
+                self._schedule(now)
 
     def _check(self, message, arrival) -> Pending | None:
         settings = self._ctx.settings
@@ -283,7 +307,8 @@ class HomeRegistration:
         tunnel_reply = message.find(extensions.UdpTunnelReply)
         lifetime = min(message.lifetime, pending.lifetime)
         uplink = self._ctx.uplinks.get(pending.uplink)
-        if lifetime == 0 or tunnel_reply is None or not tunnel_reply.will_tunnel or uplink is None:
+        port = encapsulation.granted(pending.port, tunnel_reply)
+        if lifetime == 0 or not port or uplink is None:
             self._ctx.counters.bump("registration_unusable")
             self._ctx.warn("home agent accepted without a usable lifetime or UDP tunnel")
             return
@@ -305,8 +330,9 @@ class HomeRegistration:
         if self._solicit is not None:
             again = now
         self._ctx.deadlines.set("register", max(again, self._sent_at + _MIN_GAP_MS))
-        interval = tunnel_reply.keepalive * 1000 or settings.ha_keepalive_ms
-        self._tunnels.open_home(now, uplink, max(interval, _MIN_KEEPALIVE_MS))
+        asked = tunnel_reply.keepalive if tunnel_reply is not None else 0
+        interval = asked * 1000 or settings.ha_keepalive_ms
+        self._tunnels.open_home(now, uplink, max(interval, _MIN_KEEPALIVE_MS), port)
         support = message.find(extensions.RevocationSupport)
         self.revocation_stamp = support.timestamp if support is not None else None
         self._take_networks(message)
@@ -340,6 +366,9 @@ class HomeRegistration:
         adverts = message.all(extensions.PrefixAdvertisement)
         self.route_optimization = reply is not None and reply.accepted
         self.nat = reply is not None and reply.nat
+        if self.coa != self._udp_at:
+            forced = self.nat and self._ctx.settings.encapsulation != "udp"
+            self.udp_because = "a NAT is in the way" if forced else ""
         bad = [entry for entry in message.bad if entry[0] == extensions.ROUTE_OPTIMIZATION_DATA]
         if bad or len(adverts) > 1:
             # [A52]: the registration stands, nothing of the list is used.

@@ -68,6 +68,7 @@ class Record:
         self.uplink_at = 0  # when that was found
         self.tried: list[int] = []  # uplinks by which no direct path came up
         self.round_at = 0  # when all of them may be tried again
+        self.udp_only = False  # no other encapsulation reaches it
         self.unanswered = False  # a Registration Request went unanswered, RFC 6521 3.3.6
         self.obstacle = ""  # the last thing that kept the path from being direct
 

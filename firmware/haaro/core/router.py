@@ -119,6 +119,7 @@ class Router:
         if (
             echo is None
             or tunnel is None
+            or not sport
             or src not in ends
             or ip.dst != self._ctx.settings.home_address
         ):

@@ -22,7 +22,7 @@ class Settings:
         self.key = b""
         # While a key is rotated: (spi, algorithm, key) that the home agent may know instead.
         self.other_association: tuple[int, str, bytes] | None = None
-        self.encapsulation = 4  # Next Header asked for in the UDP Tunnel Request: IP-in-IP
+        self.encapsulation = "udp"  # or "ipip", "gre", "minimal": where no NAT is in the way
         self.route_optimization = True
         self.advertise = True
         self.outbound_only = False

@@ -2,7 +2,7 @@
 only.
 """
 
-from haaro.core import ro_cache
+from haaro.core import encapsulation, ro_cache
 from haaro.core.forwarding import direct_networks
 from haaro.core.return_routability import UNREACHED_FROM_UPLINK
 from haaro.core.uplink_policy import why
@@ -55,7 +55,8 @@ def _tunnel(tunnel) -> dict:
         "up": tunnel.up,
         "local": text(tunnel.local),
         "remote": text(tunnel.remote),
-        "remote_port": tunnel.remote_port,
+        "remote_port": tunnel.remote_port & 0xFFFF,
+        "encapsulation": encapsulation.name(tunnel.remote_port),
         "dormant": tunnel.dormant,
         "mtu": tunnel.mtu,
         "rtt_ms": tunnel.rtt_ms,
@@ -153,6 +154,7 @@ def report(ctx, cache, tunnels, home, now: int) -> dict:
             "left_s": _left_s(home.expires_at, now) if home.registered else None,
             "last_code": home.code,
             "nat": home.nat,
+            "udp_because": home.udp_because or None,
             "route_optimization": home.route_optimization,
             "networks": [_network(*n) for n in home.networks],
             "refused": [{"prefix": _network(p, n), "code": code} for p, n, code in home.refused],

@@ -6,11 +6,11 @@ home agent's at an uplink that a Registration Request went out by, are received 
 """
 
 from haaro.compat import const
+from haaro.core.encapsulation import overhead
 
 MAX_TUNNELS = 65  # tunnel 0 is the home agent's
 TIMERS = ("keepalive", "other", "unheard")  # kinds of deadlines; the other half is the peer
 
-_OVERHEAD = const(32)  # outer IPv4, UDP and tunnel header
 _GRACE_MS = const(10000)
 _LONG_AGO_MS = const(-100000)
 
@@ -19,7 +19,8 @@ class Tunnel:
     """One tunnel end pair. `peer` is the peer's home address, or the home agent's address for
     tunnel 0.
 
-    What we send goes from `local` over `uplink` to `remote`:`remote_port`. `other` is one more
+    What we send goes from `local` over `uplink` to `remote`:`remote_port`, which says the
+    encapsulation too (core/encapsulation.py). `other` is one more
     end, (uplink, local, remote, port), that is received from besides; None if there is none.
     """
 
@@ -70,11 +71,15 @@ class Tunnel:
         return self.ever_up and self.silent_since is None
 
     def which_end(self, uplink: int, src: bytes, sport: int) -> int:
-        """Return 0 for what comes from the present end, 1 for the other one, -1 for neither."""
-        if (uplink, src, sport) == (self.uplink, self.remote, self.remote_port):
+        """Return 0 for what comes from the present end, 1 for the other one, -1 for neither.
+
+        sport: 0 for what comes in no UDP.
+        """
+        if (uplink, src, sport) == (self.uplink, self.remote, self.remote_port & 0xFFFF):
             return 0
         other = self.other
-        return 1 if other and (uplink, src, sport) == (other[0], other[2], other[3]) else -1
+        end = other and (other[0], other[2], other[3] & 0xFFFF)
+        return 1 if (uplink, src, sport) == end else -1
 
 
 class TunnelTable:
@@ -161,7 +166,7 @@ class TunnelTable:
             self._end_grace(tunnel)
         tunnel.used = False
         tunnel.uplink, tunnel.local, tunnel.remote, tunnel.remote_port = end
-        tunnel.mtu = uplink.mtu - _OVERHEAD
+        tunnel.mtu = uplink.mtu - overhead(port)
         tunnel.echo_token = self._ctx.random(8)
         tunnel.answered_seq = tunnel.echo_seq
         tunnel.answers = 0
@@ -174,6 +179,7 @@ class TunnelTable:
     def mtu_changed(self, uplink) -> None:
         """The uplink's MTU is another one: the tunnels over it follow."""
         for tunnel in self.all():
-            if tunnel.uplink == uplink.index and tunnel.mtu != uplink.mtu - _OVERHEAD:
-                tunnel.mtu = uplink.mtu - _OVERHEAD
+            mtu = uplink.mtu - overhead(tunnel.remote_port)
+            if tunnel.uplink == uplink.index and tunnel.mtu != mtu:
+                tunnel.mtu = mtu
                 self._ctx.queues.tunnel(tunnel.id)

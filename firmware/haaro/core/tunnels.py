@@ -11,6 +11,7 @@ from haaro.compat import const
 from haaro.core.events import Transmit
 from haaro.core.tunnel_table import MAX_TUNNELS, Tunnel, TunnelTable
 from haaro.wire import ipv4
+from haaro.wire.message import MIP_PORT
 from haaro.wire.udp_tunnel import TUNNEL_HEADER
 
 _FLOOR_MS = const(200)  # MAX_UPDATE_RATE: at most 5 keepalives a second
@@ -47,19 +48,21 @@ class Tunnels(TunnelTable):
         """Return whether a direct tunnel has its other end at `address`."""
         return any(t.direct and t.remote == address for t in self._table.values())
 
-    def open_home(self, now: int, uplink, interval_ms: int) -> Tunnel:
-        """Make or retarget tunnel 0, with the home agent."""
+    def open_home(self, now: int, uplink, interval_ms: int, port: int = MIP_PORT) -> Tunnel:
+        """Make or retarget tunnel 0, with the home agent; port: as Tunnel.remote_port."""
         tunnel = self._table.get(0)
         if tunnel is None:
             tunnel = self._add(0, self._ctx.settings.home_agent)
         self._home_interval_ms = interval_ms
-        if self._aim(now, tunnel, uplink, self._ctx.settings.home_agent, 434) or not tunnel.up:
+        if self._aim(now, tunnel, uplink, self._ctx.settings.home_agent, port) or not tunnel.up:
             tunnel.up = True
             self._ctx.queues.routes()
             self._on_change(now, tunnel)
         tunnel.used = True
         self.heard(tunnel)
-        self._arm(tunnel, now + interval_ms)
+        # That UDP passes is shown by the reply; of another protocol only an echo tells.
+        unknown = port > 0xFFFF and tunnel.rtt_ms is None
+        self._arm(tunnel, now if unknown else now + interval_ms)
         return tunnel
 
     def open_direct(self, now: int, peer: bytes, uplink, remote: bytes, port: int) -> Tunnel | None:
@@ -268,7 +271,11 @@ class Tunnels(TunnelTable):
             if not is_reply and tunnel.other is not None and self._may_reply(now, tunnel):
                 uplink, _, remote, port = tunnel.other
                 packet = self._echo(tunnel, True, ident, seq, payload)
-                self._ctx.send_outside(uplink, remote, port, TUNNEL_HEADER + packet)
+                if port > 0xFFFF:
+                    # There is no socket for an end that is only received from.
+                    self._ctx.queues.transmit(Transmit(tunnel.id, -1, tunnel.peer, 0, packet))
+                else:
+                    self._ctx.send_outside(uplink, remote, port, TUNNEL_HEADER + packet)
             return
         if not is_reply:
             tunnel.used = True

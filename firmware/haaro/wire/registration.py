@@ -42,6 +42,7 @@ IDENTIFICATION_MISMATCH = const(133)
 POORLY_FORMED = const(134)
 TOO_MANY_BINDINGS = const(135)
 UNKNOWN_HOME_AGENT = const(136)
+ENCAPSULATION_UNAVAILABLE = const(139)
 UDP_ENCAPSULATION_UNAVAILABLE = const(142)
 MOBNET_ERROR = const(147)
 MOBNET_DISALLOWED = const(148)
@@ -61,6 +62,7 @@ _CODE_NAMES = {
     POORLY_FORMED: "poorly_formed",
     TOO_MANY_BINDINGS: "too_many_bindings",
     UNKNOWN_HOME_AGENT: "unknown_home_agent",
+    ENCAPSULATION_UNAVAILABLE: "encapsulation_unavailable",
     UDP_ENCAPSULATION_UNAVAILABLE: "udp_encapsulation_unavailable",
     MOBNET_ERROR: "mobnet_error",
     MOBNET_DISALLOWED: "mobnet_disallowed",
