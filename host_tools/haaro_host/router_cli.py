@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+# The answer is one document anyhow; the option is there so that scripts need not know.
+_ALWAYS_JSON = typer.Option(True, "--json", help="the output is JSON in any case")
 DEFAULT_SOCKET = Path("/run/haaro/router.sock")
 EXIT_BY_STATE = {"up": 0, "degraded": 1, "down": 2}
 _TIMEOUT_S = 5.0
@@ -72,6 +74,7 @@ def status(
 def stop(
     config: Path | None = typer.Option(None, help="router.json of the router to stop"),
     path: Path | None = typer.Option(None, "--socket", help="its local socket"),
+    as_json: bool = _ALWAYS_JSON,
 ) -> None:
     """Stop a running router: it deregisters, takes its routes away and ends."""
     answer = _ask(socket_of(config, path), "stop")
@@ -105,6 +108,7 @@ def drain(
     undo: bool = typer.Option(False, "--undo", help="use it again"),
     config: Path | None = typer.Option(None, help="router.json of the router"),
     path: Path | None = typer.Option(None, "--socket", help="its local socket"),
+    as_json: bool = _ALWAYS_JSON,
 ) -> None:
     """Leave an uplink without loss, before its cable is pulled. It is then the last choice.
 

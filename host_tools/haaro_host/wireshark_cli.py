@@ -1,5 +1,6 @@
 """`haaro wireshark install`: put the dissector where Wireshark and tshark look for plugins."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ def install(
     directory: Path | None = typer.Option(
         None, "--dir", help="put it there; your own Lua plugin folder if not given"
     ),
+    as_json: bool = typer.Option(False, "--json", help="print JSON; its `schema` names the form"),
 ) -> None:
     """Copy haaro.lua to your Lua plugin folder and print where it is now.
 
@@ -43,6 +45,9 @@ def install(
     except OSError as error:
         typer.echo(f"A fatal error occurred: {escaped(str(error))}", err=True)
         raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(json.dumps({"schema": "haaro.wireshark.install/1", "file": str(target)}))
+        return
     typer.echo(f"installed: {escaped(str(target))}")
     typer.echo("restart Wireshark; it decodes UDP port 434 as HAARO (filter: haaro)")
 

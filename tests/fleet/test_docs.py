@@ -197,6 +197,36 @@ def test_every_json_output_names_its_schema(place):
     assert bad["problems"][0]["allowed"] == "a readable TOML file"
 
 
+# What a person follows or uses live; what they write has a form of its own.
+NO_JSON = {
+    "completion": "its output is a shell's script",
+    "console": "a terminal",
+    "ha": "runs until it is stopped",
+    "lab board": "runs until it is stopped",
+    "lab exec": "the output is that of the program",
+    "lab up": "followed by `lab status --json`",
+    "lab demo": "writes report.json",
+    "lab soak": "writes soak.json",
+    "lab outages": "writes its results as JSON",
+    "ota serve": "runs until it is stopped",
+}
+
+
+def leaves(node, name=""):
+    """Every command that does something, by the words that call it."""
+    if not hasattr(node, "commands"):
+        yield name, node
+        return
+    for word, command in node.commands.items():
+        yield from leaves(command, f"{name} {word}".strip())
+
+
+def test_every_command_has_json_or_a_reason_why_not():
+    for name, command in leaves(typer.main.get_command(cli.app)):
+        has = any("--json" in parameter.opts for parameter in command.params)
+        assert has != (name in NO_JSON), name
+
+
 # --- completion and doctor ------------------------------------------------------------------------
 
 

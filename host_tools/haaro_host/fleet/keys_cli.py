@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from haaro_host.fleet import ask, inventory, passphrase, store
+from haaro_host.fleet import ask, inventory, passphrase, store, uplink_secrets
 from haaro_host.fleet.cli import chosen_sites
 from haaro_host.fleet.files import PRIVATE, FleetError, locked, write_whole
 from haaro_host.fleet.inventory import Fleet
@@ -27,6 +27,8 @@ from haaro_host.fleet.output import (
 from haaro_host.fleet.top import age_s, span
 
 app = typer.Typer(help="The keys of the fleet, in their sealed store.", no_args_is_help=True)
+app.command()(uplink_secrets.wifi)
+app.command()(uplink_secrets.modem)
 
 _SITES = typer.Argument(None, help="the sites", autocompletion=site_names)
 _ALL = typer.Option(False, "--all", help="every site in service")
@@ -249,10 +251,14 @@ def revoke(
         try:
             with store.changing(fleet, passphrase_file) as opened:
                 done.append(opened.keys.revoke(site))
+                uplink_secrets.forget(opened.keys, name)
                 opened.save()
         except FleetError as error:
             failed.append(f"{error}; then: haaro keys revoke {name}")
         steps = ["haaro fleet export ha, then on its machine: haaro ha reload"]
+        networks = [str(row.get("ssid")) for row in uplink_secrets.wifi_networks(site)]
+        if networks:
+            steps.append(f"it knows the password of Wi-Fi {', '.join(networks)}: change it there")
         if others:
             steps.append(
                 f"haaro fleet export router {' '.join(others)}:"

@@ -19,7 +19,7 @@ from haaro_host.fleet import inventory, store
 from haaro_host.fleet.files import FleetError
 from haaro_host.fleet.inventory import Fleet, Site
 from haaro_host.fleet.keys import Keys
-from haaro_host.fleet.output import FLEET, PASSPHRASE_FILE, errors, site_names
+from haaro_host.fleet.output import FLEET, JSON, PASSPHRASE_FILE, document, errors, site_names
 
 WIFI, MODEMS = "wifi", "modems"
 _ASK_AGAIN = "give it in a file of mode 0600, or run this on a terminal"
@@ -90,6 +90,7 @@ def wifi(
     remove: bool = typer.Option(False, "--remove", help="delete it from the store"),
     path: Path = FLEET,
     passphrase_file: Path | None = PASSPHRASE_FILE,
+    as_json: bool = JSON,
 ) -> None:
     """Keep the password of a Wi-Fi network that boxes use as uplink."""
 
@@ -113,7 +114,7 @@ def wifi(
         )
         return [f"Wi-Fi {ssid!r}: its password is kept", after]
 
-    _changed(step, path, passphrase_file)
+    _changed(step, path, passphrase_file, as_json)
 
 
 def modem(
@@ -128,6 +129,7 @@ def modem(
     remove: bool = typer.Option(False, "--remove", help="delete both from the store"),
     path: Path = FLEET,
     passphrase_file: Path | None = PASSPHRASE_FILE,
+    as_json: bool = JSON,
 ) -> None:
     """Keep the PIN and the APN's password of a site's modem. Without a file, both are asked for."""
 
@@ -157,17 +159,23 @@ def modem(
         kept = " and ".join(rows[uplink]) or "nothing"
         return [f"{name}: {kept} kept for {uplink!r}", f"next: haaro fleet export router {name}"]
 
-    _changed(step, path, passphrase_file)
+    _changed(step, path, passphrase_file, as_json)
 
 
 def _changed(
-    step: Callable[[Fleet, Keys], list[str]], path: Path, passphrase_file: Path | None
+    step: Callable[[Fleet, Keys], list[str]],
+    path: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
 ) -> None:
     with errors():
         fleet = inventory.load(path)
         with store.changing(fleet, passphrase_file) as opened:
             lines = step(fleet, opened.keys)
             opened.save()
+        if as_json:
+            document("haaro.keys.uplink/1", done=lines)
+            return
         for line in lines:
             typer.echo(line)
 

@@ -110,11 +110,16 @@ def board(
 
 
 @app.command()
-def down(name: str = _NAME) -> None:
+def down(
+    name: str = _NAME, as_json: bool = typer.Option(False, "--json", help="what was done, as JSON")
+) -> None:
     """Stop and remove everything, also what an interrupted run left."""
     with _explained():
-        if not Lab(name).down(typer.echo):
-            typer.echo("there was nothing to take down")
+        done = Lab(name).down(lambda line: typer.echo(line, err=as_json))
+    if as_json:
+        typer.echo(json.dumps({"schema": "haaro.lab.down/1", "name": name, "done": done}))
+    elif not done:
+        typer.echo("there was nothing to take down")
 
 
 @app.command()
