@@ -56,6 +56,7 @@ def run(path, port=""):
     status = 0
     try:
         loop.run()
+        status = loop.exit_status
     except Exception as error:
         # Our bug or a machine that refuses: say what, let nothing out, be started again.
         sys.print_exception(error)

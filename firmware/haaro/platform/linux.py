@@ -11,6 +11,7 @@ from haaro.platform.linux_routing import LinuxRouting
 from haaro.platform.planes import make_plane
 from haaro.shell.signalling import Signalling
 from haaro.uplink.linux_netdev import LinuxNetdev
+from haaro.wire.ipv4 import text
 
 _IPV4 = "/proc/sys/net/ipv4/"
 _MTU = const(1500)
@@ -34,6 +35,8 @@ class LinuxMachine:
         self._failed: list = []
         self.warnings: list = []
         home_address = settings.home_address
+        # Where this box asks others from: what comes from there goes by a tunnel.
+        self.own_address = text(home_address)
         plane, self.plane_kind, self.plane_why, self.plane_octets = make_plane(
             settings, options, pools
         )

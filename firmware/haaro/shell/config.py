@@ -20,11 +20,13 @@ from haaro.shell.config_values import (
     choice,
     list_of,
     number,
+    public_key,
     read,
     realm,
     shown_value,
     take,
     text_of,
+    update_url,
 )
 from haaro.wire import ipv4
 
@@ -35,7 +37,7 @@ def load(path: str, staged: bool = False) -> tuple:
 
     The dict holds what the shell needs beside the core's Settings: "uplinks", "tunnel_interface",
     "socket", "log", "dataplane", "fast_lan", "mss_clamp", "internet", "lan_ipv6", "secrets",
-    "console" (a dict or None). Raises ConfigError.
+    "console" and "update" (dicts or None). Raises ConfigError.
     """
     if staged:
         path = _staged(path)
@@ -60,6 +62,9 @@ def load(path: str, staged: bool = False) -> tuple:
     console = top["console"]
     if console is not None:
         console = take(path, "console.", console, _CONSOLE)
+    update = top["update"]
+    if update is not None:
+        update = take(path, "update.", update, _UPDATE)
     settings = Settings()
     settings.name = top["name"]
     settings.home_address = top["home_address"]
@@ -82,6 +87,7 @@ def load(path: str, staged: bool = False) -> tuple:
     options["uplinks"] = uplinks
     options["secrets"] = secrets_path
     options["console"] = console
+    options["update"] = update
     return settings, options
 
 
@@ -212,6 +218,15 @@ _ROUTER = {
     "lan_ipv6": (choice("block", "local"), "block"),
     # None: no console.
     "console": (anything, None),
+    # None: no program is taken from anybody.
+    "update": (anything, None),
+}
+_UPDATE = {
+    # "": nobody is asked; what the console brings is taken.
+    "url": (update_url, ""),
+    "interval_s": (number(5, 604800), 3600),
+    "rate_kbit": (number(16, 100000), 256),
+    "keys": (list_of(public_key, 1, 2), REQUIRED),
 }
 _CONSOLE = {
     # A tty, or "stdin": the stream of the REPL.

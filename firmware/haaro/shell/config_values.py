@@ -182,6 +182,26 @@ def krm_octets(value: object) -> bytes:
     return _hex(value, _KRM_OCTETS, _KRM_OCTETS, "krm")
 
 
+def public_key(value: object) -> bytes:
+    return _hex(value, 32, 32, "an Ed25519 key")
+
+
+def update_url(value: object) -> str:
+    """Empty, or where `haaro ota serve` listens: a box asks no name server."""
+    try:
+        if value:
+            kind, _, rest = value.partition("://")  # type: ignore[attr-defined]
+            host, _, port = rest.partition("/")[0].partition(":")
+            ipv4.address(host)
+            if kind != "http" or not 0 < int(port or 80) < 65536 or len(rest) > 80:
+                raise ValueError
+        elif value != "":
+            raise ValueError
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError('must be like "http://192.0.2.1:8434", or ""') from None
+    return value  # type: ignore[return-value]
+
+
 def console_hash(value: object) -> object:
     """PBKDF2-HMAC-SHA256 of the console's password: {"salt": HEX, "rounds": N, "hash": HEX}."""
     try:

@@ -44,6 +44,8 @@ class Loop:
         self.control = ControlSocket(options["socket"], self.answer, self.poll)
         self._log_info = options["log"] == "info"
         self._warned = 0
+        self.exit_status = 0
+        self.updater = _updater(self, random)
         self._stop_at: int | None = None
         self._deadline = 0
         # When the timers are looked at in any case: not put off by whoever asks often.
@@ -68,6 +70,9 @@ class Loop:
             if self.console and self.console.busy:
                 wait = 0
                 self.console.tick(now)
+            if self.updater and self.updater.busy:
+                wait = 0
+                self.updater.tick(now)
             for obj, event in poll.ipoll(wait if wait > 0 else 0):
                 if not plane.handle(obj, event):
                     self._control_event(obj)
@@ -95,10 +100,17 @@ class Loop:
         self.restarting = True
         self.answer("stop")
 
+    def leave(self, status: int) -> None:
+        """End `run` in order, and the program with this exit status."""
+        self.exit_status = status
+        self.answer("stop")
+
     def _control_event(self, obj) -> None:
         """A socket of the control plane is readable: its datagrams go to the core, all of them."""
         now = self.clock.now()
-        if self.control.handle(obj, now) or (self.console and self.console.handle(obj, now)):
+        if self.control.handle(obj, now) or any(
+            each.handle(obj, now) for each in (self.console, self.updater) if each
+        ):
             pass
         elif self.machine.uplink_event(obj, now):
             self._uplinks(now)
@@ -152,6 +164,8 @@ class Loop:
             self.control.expire(now)
             if self.console:
                 self.console.tick(now)
+            if self.updater:
+                self.updater.tick(now)
         self._settle(now)
         if now >= self._slow_at:
             self._slow_at = now + _SLOW_TURN_MS
@@ -216,14 +230,15 @@ class Loop:
             self.machine.learn(routes)
             self.plane.swap(routes, sources)
         else:
-            self._log(event[1], event[2])
+            self.log(event[1], event[2])
 
     def _warn(self) -> None:
         for line in self.machine.warnings[self._warned :]:
-            self._log("warning", line)
+            self.log("warning", line)
         self._warned = len(self.machine.warnings)
 
-    def _log(self, level: str, line: str) -> None:
+    def log(self, level: str, line: str) -> None:
+        """Keep a line for the console and say it on stderr."""
         if self.console:
             self.console.log(level, line)
             if self.console.on_stream:
@@ -278,3 +293,14 @@ class Loop:
         self.router.keys_changed(now)
         self._settle(now)
         return {"reloaded": True}
+
+
+def _updater(loop, random):
+    """Return what keeps the program of this box up to date, None where it has no slots."""
+    if sys.path[0][-7:-1] != "slots/":
+        return None
+    from haaro.ota.slots import Slots, running
+    from haaro.ota.updater import Updater
+
+    source = getattr(loop.machine, "own_address", "")
+    return Updater(loop, Slots(*running()), loop.options.get("update"), source, random)

@@ -32,6 +32,8 @@ def build_status(loop, now: int) -> dict:
     answer["uptime_s"] = now // 1000
     answer["micropython"] = sys.version
     answer["notice"] = _NOTICE
+    if loop.updater:
+        answer["program"] = loop.updater.status()
     answer["warnings"] = loop.machine.warnings
     for uplink in answer["uplinks"]:
         configured = loop.options["uplinks"][uplink["index"]]

@@ -72,8 +72,8 @@ def _once(console, loaded, problem, pools, heap):
             profile = consoles.LOCKED if keys else consoles.BENCH
             box = Unprovisioned(console, problem)
         box.run(profile)
-        failed = box.restarting
-        return 0, box.restarting
+        failed = box.restarting or box.exit_status != 0
+        return box.exit_status, box.restarting
     except Exception as error:
         if console.trial_until is None:
             # Our bug or a machine that refuses: say what, and be started again.

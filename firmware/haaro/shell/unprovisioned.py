@@ -12,6 +12,7 @@ class Unprovisioned:
     """What a Console needs of a box. `problem` says why there is no router, "" if none is meant."""
 
     registered = False
+    exit_status = 0
     router = None
 
     def __init__(self, console, problem: str) -> None:
