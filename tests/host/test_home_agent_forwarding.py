@@ -5,9 +5,10 @@ import random
 import pytest
 
 from haaro.wire import ipv4
+from haaro.wire.encapsulation import encapsulate_ipip
 from haaro.wire.ipv4 import address
 from haaro.wire.udp_tunnel import TUNNEL_HEADER
-from haaro_host.home_agent.core import IPIP_PORT, Transmit
+from haaro_host.home_agent.core import RAW_PORT, Transmit
 from haaro_host.home_agent.fragments import fragment
 from tests.host.home_agent_helpers import (
     COA_A,
@@ -145,10 +146,10 @@ def test_the_end_before_a_move_may_be_one_without_udp(world):
     assert world.ha.bindings[HOA_A].encapsulation == "ipip"
     world.advance(1)
     assert world.register(networks=["10.1.0.0/24"], src=INTERNET, sport=61000).code == 0
-    world.ha.receive_ipip(world.now, COA_A, udp(HOST_A, HOST_B))
+    world.ha.receive_encapsulated(world.now, encapsulate_ipip(COA_A, HA, udp(HOST_A, HOST_B)))
     assert [t.dst for t in world.drain()] == [COA_B]
     world.advance(10)
-    world.ha.receive_ipip(world.now, COA_A, udp(HOST_A, HOST_B))
+    world.ha.receive_encapsulated(world.now, encapsulate_ipip(COA_A, HA, udp(HOST_A, HOST_B)))
     assert world.drain() == []
 
 
@@ -583,11 +584,12 @@ def test_a_router_without_udp_gets_ip_in_ip():
     world.register(networks=["10.1.0.0/24"], udp=None)
     world.register(hoa=HOA_B, coa=COA_B, networks=["10.2.0.0/24"])
     packet = udp(HOST_B, HOST_A)
-    assert world.tunnel(packet, COA_B) == [Transmit(COA_A, IPIP_PORT, udp(HOST_B, HOST_A, ttl=63))]
-    world.ha.receive_ipip(world.now, COA_A, udp(HOST_A, HOST_B))
+    whole = encapsulate_ipip(HA, COA_A, udp(HOST_B, HOST_A, ttl=63))
+    assert world.tunnel(packet, COA_B) == [Transmit(COA_A, RAW_PORT, whole)]
+    world.ha.receive_encapsulated(world.now, encapsulate_ipip(COA_A, HA, udp(HOST_A, HOST_B)))
     assert world.drain() == [Transmit(COA_B, 434, TUNNEL_HEADER + udp(HOST_A, HOST_B, ttl=63))]
     for src in (COA_B, INTERNET):
-        world.ha.receive_ipip(world.now, src, udp(HOST_A, HOST_B))
+        world.ha.receive_encapsulated(world.now, encapsulate_ipip(src, HA, udp(HOST_A, HOST_B)))
         assert world.drain() == []
     assert world.ha.counters["unknown_tunnel_end"] == 2
     assert world.tunnel(udp(HOST_A, HOST_B), COA_A) == []

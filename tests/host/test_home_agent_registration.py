@@ -529,7 +529,7 @@ def test_without_nat_and_without_force_udp_is_declined():
         ({"udp": (True, 55, False)}, 142),
         ({"udp": (True, 0, False), "flags": D | T | registration.FLAG_G}, 142),
         ({"udp": (True, 0, False), "flags": D | T | registration.FLAG_M}, 142),
-        ({"udp": None, "flags": D | T | registration.FLAG_G}, 139),
+        ({"udp": None, "flags": D | T | registration.FLAG_G | registration.FLAG_M}, 139),
         ({"udp": None, "src": COA_B}, 129),  # NAT, but no UDP tunnel asked
         ({"udp": (False, 47, False), "src": COA_B}, 142),
     ],

@@ -6,10 +6,13 @@ Owns the record only. Made by core, kept by store, read by forwarding and the sh
 from dataclasses import dataclass, field
 
 UDP = "udp"  # RFC 3519: IP in UDP, port 434
-IPIP = "ipip"  # RFC 2003: IP in IP, for routers that did not ask for UDP
+IPIP = "ipip"  # RFC 2003: IP in IP, for routers that asked for nothing else
+GRE = "gre"  # RFC 2784
+MINIMAL = "minimal"  # RFC 2004
 
-# Outer IPv4 (20), UDP (8) and tunnel data header (4); outer IPv4 alone for RFC 2003.
-OVERHEAD = {UDP: 32, IPIP: 20}
+# Outer IPv4 (20), UDP (8) and tunnel data header (4); outer IPv4 alone for RFC 2003, with 4 octets
+# of GRE for RFC 2784. RFC 2004 takes 12, but a fragment goes as IP in IP.
+OVERHEAD = {UDP: 32, IPIP: 20, GRE: 24, MINIMAL: 20}
 # How long the tunnel end before a move is still received from: as long as RFC 6521 3.3.6 gives the
 # routers among themselves, so that what was on its way is not lost.
 GRACE_MS = 10_000

@@ -85,6 +85,7 @@ class Config:
     keepalive: int
     mtu: int
     dataplane: str
+    encapsulations: frozenset[str]
     replay_window: int
     reply_authentication_failed: bool
     rate: int
@@ -339,6 +340,7 @@ def _config(
         keepalive=agent.keepalive,
         mtu=agent.mtu,
         dataplane=agent.dataplane,
+        encapsulations=frozenset(agent.encapsulations),
         replay_window=agent.replay_window,
         reply_authentication_failed=agent.reply_authentication_failed,
         rate=agent.rate,

@@ -17,6 +17,7 @@ from haaro.wire.auth import ALGORITHMS
 SECRET_MIN_OCTETS = 16  # RFC 5944 5.1: 128 bits; shorter keys are refused, not stretched
 _SECRET_MAX_OCTETS = 64
 DEFAULT_SOCKET = "/run/haaro/ha.sock"
+ENCAPSULATIONS = ("udp", "ipip", "gre", "minimal")
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,12 @@ def _overlap(value: Any) -> str:
 
 def _dataplane(value: Any) -> str:
     if value not in ("auto", "kernel", "userspace"):
+        raise _refuse()
+    return str(value)
+
+
+def _encapsulation(value: Any) -> str:
+    if value not in ENCAPSULATIONS:
         raise _refuse()
     return str(value)
 
@@ -177,6 +184,9 @@ class HomeAgentTable(_Table):
     mtu: int = Field(1500, ge=608, le=65535, description="octets from 608 to 65535")
     dataplane: Annotated[str, BeforeValidator(_dataplane)] = Field(
         "userspace", description='"auto", "kernel" or "userspace"'
+    )
+    encapsulations: list[Annotated[str, BeforeValidator(_encapsulation)]] = Field(
+        list(ENCAPSULATIONS), description='a list of "udp", "ipip", "gre" and "minimal"'
     )
     replay_window: int = Field(
         7, ge=4, le=600, description="whole seconds from 4 (RFC 5944 5.7.1: more than 3) to 600"

@@ -14,13 +14,14 @@ from typing import Any
 
 from haaro.wire import message, registration, revocation
 from haaro.wire.errors import WireError
+from haaro_host.home_agent import encapsulations
 from haaro_host.home_agent.bindings import Binding
 from haaro_host.home_agent.config import Config
 from haaro_host.home_agent.delivery import Delivery
 from haaro_host.home_agent.forwarding import Decision
 from haaro_host.home_agent.registrar import Registrar
 from haaro_host.home_agent.revocation import Revoker
-from haaro_host.home_agent.state import IPIP_PORT as IPIP_PORT
+from haaro_host.home_agent.state import RAW_PORT as RAW_PORT
 from haaro_host.home_agent.state import State, Transmit
 from haaro_host.home_agent.status import status
 from haaro_host.home_agent.store import Store, StoreError
@@ -82,14 +83,19 @@ class HomeAgent:
             return
         self._registrar.receive(time, src, sport, dst, request)
 
-    def receive_ipip(self, now: int, src: bytes, packet: bytes) -> None:
-        """Take the payload of an IP-in-IP packet from `src` (RFC 2003)."""
+    def receive_encapsulated(self, now: int, packet: bytes) -> None:
+        """Take a packet to our address in IP in IP, GRE or minimal encapsulation, whole."""
         self._state.time(now)
-        binding = self._state.forwarding.by_care_of_address(src)
+        try:
+            kind, source, inner = encapsulations.unwrap(packet)
+        except WireError as error:
+            self._state.drop(error.reason)
+            return
+        binding = self._state.forwarding.by_care_of_address(kind, source)
         if binding is None:
             self._state.drop("unknown_tunnel_end")
             return
-        self._delivery.deliver(now, packet, binding)
+        self._delivery.deliver(now, inner, binding)
 
     def receive_packet(self, now: int, packet: bytes) -> None:
         """Take a packet for a home address or mobile network that the kernel routed to us."""

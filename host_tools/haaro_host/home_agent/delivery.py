@@ -7,11 +7,12 @@ shell's fast path does the same for whole flows of plain packets and leaves all 
 from haaro.wire import ipv4
 from haaro.wire.errors import WireError
 from haaro.wire.udp_tunnel import TUNNEL_HEADER
+from haaro_host.home_agent import encapsulations
 from haaro_host.home_agent.bindings import OVERHEAD, UDP, Binding
 from haaro_host.home_agent.bucket import TokenBucket
 from haaro_host.home_agent.forwarding import is_signalling, not_unicast
 from haaro_host.home_agent.fragments import decrement_ttl, fragment
-from haaro_host.home_agent.state import IPIP_PORT, State, Transmit
+from haaro_host.home_agent.state import RAW_PORT, State, Transmit
 
 _ICMP_ERRORS_A_SECOND = 50
 _ICMP_ERRORS_BURST = 50
@@ -96,7 +97,9 @@ class Delivery:
             data = TUNNEL_HEADER + packet
             self._state.queue(Transmit(target.source, target.source_port, data, control))
         else:
-            self._state.queue(Transmit(target.source, IPIP_PORT, packet))
+            source, end = self._state.config.address, target.source
+            whole = encapsulations.wrap(target.encapsulation, source, end, packet)
+            self._state.queue(Transmit(end, RAW_PORT, whole))
 
     def _local(self, packet: bytes, binding: Binding) -> None:
         """Answer the keepalive: an ICMP echo to our own address (RFC 3519 4.9)."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from haaro.wire.ipv4 import PROTOCOL_UDP
 from haaro.wire.message import MIP_PORT, TUNNEL_DATA
-from haaro_host.home_agent.bindings import UDP, Binding, End
+from haaro_host.home_agent.bindings import IPIP, MINIMAL, UDP, Binding, End
 from haaro_host.home_agent.config import Config, Prefix
 
 Decision = tuple[Any, ...]  # ("tunnel", Binding) | ("outside",) | ("local",) | ("drop", reason)
@@ -71,7 +71,7 @@ class Forwarding:
                 networks[prefix] = _UNBOUND
         self._hosts: dict[bytes, Binding] = {}
         self._ends: dict[tuple[bytes, int], list[Binding]] = {}
-        self._ipip_ends: dict[bytes, Binding] = {}
+        self._raw_ends: dict[tuple[str, bytes], Binding] = {}
         self._end_addresses: set[bytes] = set()
         self._sources: dict[bytes, _Prefixes] = {}
         for binding in bindings:
@@ -105,7 +105,7 @@ class Forwarding:
         if encapsulation == UDP:
             self._ends.setdefault((source, port), []).append(binding)
         else:
-            self._ipip_ends[source] = binding
+            self._raw_ends[encapsulation, source] = binding
         self._end_addresses.add(source)
 
     def by_tunnel_end(self, source: bytes, port: int, inner_source: bytes = b"") -> Binding | None:
@@ -128,9 +128,14 @@ class Forwarding:
         """Tell whether several bindings have their tunnel end there."""
         return len(self._ends.get((source, port), ())) > 1
 
-    def by_care_of_address(self, source: bytes) -> Binding | None:
-        """Return the binding whose IP-in-IP tunnel ends at `source` (RFC 5177 7)."""
-        return self._ipip_ends.get(source)
+    def by_care_of_address(self, encapsulation: str, source: bytes) -> Binding | None:
+        """Return the binding whose tunnel of this encapsulation, no UDP, ends at `source`
+        (RFC 5177 7). One with minimal encapsulation takes IP in IP too (RFC 2004 3).
+        """
+        binding = self._raw_ends.get((encapsulation, source))
+        if binding is None and encapsulation == IPIP:
+            binding = self._raw_ends.get((MINIMAL, source))
+        return binding
 
     def is_mobile(self, address: bytes) -> bool:
         """Tell whether `address` is a home address or lies in a mobile network, 0.0.0.0/0 aside."""

@@ -185,7 +185,7 @@ class Registrar:
             request, src, self._state.config, self._state.forwarding.is_mobile
         )
         grant = rules.Grant()
-        rules.choose_tunnel(request, nat, grant)
+        rules.choose_tunnel(request, nat, grant, self._state.config.encapsulations)
         rules.choose_networks(request, router, grant)
         lifetime = rules.granted_lifetime(request.lifetime, grant.encapsulation, self._state.config)
         binding = Binding(

@@ -4,18 +4,17 @@ Owns: the choice of reply code, tunnel, lifetime and prefixes, and the octets of
 state and sends nothing. Called by core, in this order, only with authentic and fresh requests.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from haaro.wire import auth, extensions, registration
 from haaro.wire.ipv4 import PROTOCOL_IPIP
 from haaro_host.home_agent.advertiser import Advertiser
-from haaro_host.home_agent.bindings import IPIP, UDP, Binding
+from haaro_host.home_agent.bindings import GRE, IPIP, MINIMAL, UDP, Binding
 from haaro_host.home_agent.config import Config, RouterConfig, SecurityAssociation
 
 # RFC 3024 3.3; the wire layer names the codes of the RFCs that haaro's own requests can meet.
 REVERSE_TUNNEL_MANDATORY = 138
-ENCAPSULATION_UNAVAILABLE = 139
 
 _UDP_TUNNEL_DECLINED = 64  # RFC 3519 3.2.1
 _ADVERTISEMENT_HEADER = 4
@@ -80,8 +79,13 @@ def check_care_of_address(
             raise Refused(registration.ADMINISTRATIVELY_PROHIBITED, "care_of_address_is_mobile")
 
 
-def choose_tunnel(request: registration.RegistrationRequest, nat: bool, grant: Grant) -> None:
-    """Fill in the tunnel of `grant` (RFC 3519 4.6, RFC 5944 3.3, RFC 3024 3.3) or raise Refused."""
+def choose_tunnel(
+    request: registration.RegistrationRequest, nat: bool, grant: Grant, allowed: Collection[str]
+) -> None:
+    """Fill in the tunnel of `grant` (RFC 3519 4.6, RFC 5944 3.3, RFC 3024 3.3) or raise Refused.
+
+    allowed: the encapsulations of the configuration.
+    """
     flags = request.flags
     wanted = request.find(extensions.UdpTunnelRequest)
     minimal_or_gre = flags & (registration.FLAG_M | registration.FLAG_G)
@@ -103,15 +107,19 @@ def choose_tunnel(request: registration.RegistrationRequest, nat: bool, grant: G
             raise Refused(
                 registration.UDP_ENCAPSULATION_UNAVAILABLE, "udp_encapsulation_unavailable"
             )
+        if UDP not in allowed:
+            raise Refused(registration.ADMINISTRATIVELY_PROHIBITED, "udp_tunnel_not_allowed")
         grant.encapsulation = UDP
         grant.tunnel_reply = (0, wanted.force)
         return
     if nat:
         # RFC 3519 4.6.1: traffic could never come back through the translator.
         raise Refused(registration.ADMINISTRATIVELY_PROHIBITED, "nat_without_udp_tunnel")
-    if minimal_or_gre:
-        raise Refused(ENCAPSULATION_UNAVAILABLE, "encapsulation_unavailable")
-    grant.encapsulation = IPIP
+    kind = GRE if flags & registration.FLAG_G else MINIMAL if minimal_or_gre else IPIP
+    both = registration.FLAG_M | registration.FLAG_G
+    if kind not in allowed or minimal_or_gre == both:
+        raise Refused(registration.ENCAPSULATION_UNAVAILABLE, "encapsulation_unavailable")
+    grant.encapsulation = kind
     if wanted:
         grant.tunnel_reply = (_UDP_TUNNEL_DECLINED, False)
 

@@ -22,7 +22,8 @@ from haaro_host.home_agent import config as configuration
 from haaro_host.home_agent import control, kernel_plane, tun
 from haaro_host.home_agent.bindings import OVERHEAD, UDP
 from haaro_host.home_agent.config import Config, ConfigError, Problem
-from haaro_host.home_agent.core import IPIP_PORT, HomeAgent
+from haaro_host.home_agent.core import RAW_PORT, HomeAgent
+from haaro_host.home_agent.encapsulations import RawSockets
 from haaro_host.home_agent.plane import Plane
 from haaro_host.home_agent.priority import PrioritySocket, only_data
 from haaro_host.home_agent.store import Store, StoreError
@@ -39,7 +40,6 @@ _RECEIVE_BUFFER = 32 << 20
 _SEND_BUFFER = 8 << 20
 _IP_MTU_DISCOVER = 10
 _IP_PMTUDISC_DONT = 0
-_IPIP_BATCH = 64
 _CATCH_UP = 64
 _FIXED = (
     "address",
@@ -78,7 +78,7 @@ class Shell:
             self._agent = HomeAgent(config, self._store, os.urandom)
             self._udp = _udp_socket(config)
             self._priority = _priority_socket(config)
-            self._ipip = _ipip_socket(config)
+            self._raw = _raw_sockets(config)
             self._tun = tun.Tun(config.interface, config.address, config.mtu - OVERHEAD[UDP])
             self._tun.add_routes(tun.routes_of(config))
             server = await control.serve(
@@ -100,7 +100,8 @@ class Shell:
         self._flush()
         loop.add_reader(self._udp, self._plane.on_udp)
         loop.add_reader(self._priority, self._on_control)
-        loop.add_reader(self._ipip, self._on_ipip)
+        for receiver in self._raw.receivers:
+            loop.add_reader(receiver, self._on_raw, receiver)
         loop.add_reader(self._tun.fileno, self._plane.on_tun)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -112,8 +113,10 @@ class Shell:
                     await asyncio.wait_for(self._stop.wait(), _TICK_S)
         finally:
             server.close()
-            for descriptor in (self._udp, self._priority, self._ipip, self._tun.fileno):
+            for descriptor in (self._udp, self._priority, self._tun.fileno):
                 loop.remove_reader(descriptor)
+            for receiver in self._raw.receivers:
+                loop.remove_reader(receiver)
             with suppress(OSError):
                 os.unlink(config.socket)
             if self._kernel:
@@ -121,7 +124,7 @@ class Shell:
             self._tun.close()
             self._udp.close()
             self._priority.close()
-            self._ipip.close()
+            self._raw.close()
             self._store.close()
             log.info("stopped")
 
@@ -237,15 +240,10 @@ class Shell:
         self._agent.receive_packet(self._now(), packet)
         self._flush()
 
-    def _on_ipip(self) -> None:
-        for _ in range(_IPIP_BATCH):
-            try:
-                data, source = self._ipip.recvfrom(65536)
-            except OSError:
-                return
-            # A raw socket gives the outer header too.
-            inner = data[(data[0] & 15) * 4 :]
-            self._agent.receive_ipip(self._now(), address(source[0]), inner)
+    def _on_raw(self, receiver: socket.socket) -> None:
+        now = self._now()
+        for packet in self._raw.receive(receiver):
+            self._agent.receive_encapsulated(now, packet)
         self._flush()
 
     def _flush(self) -> None:
@@ -254,14 +252,13 @@ class Shell:
             # Before anybody is told: who is registered no more is not forwarded either.
             self._kernel.commit(self._now())
         while (transmit := agent.poll_transmit()) is not None:
-            ipip = transmit.dport == IPIP_PORT
             try:
                 if transmit.urgent:
                     self._priority.send(transmit.dst, transmit.dport, transmit.payload)
-                    continue
-                (self._ipip if ipip else self._udp).sendto(
-                    transmit.payload, (text(transmit.dst), transmit.dport)
-                )
+                elif transmit.dport == RAW_PORT:
+                    self._raw.send(transmit.payload)
+                else:
+                    self._udp.sendto(transmit.payload, (text(transmit.dst), transmit.dport))
             except OSError:
                 agent.counters["send_error"] += 1
         while (packet := agent.poll_outside()) is not None:
@@ -330,15 +327,11 @@ def _priority_socket(config: Config) -> PrioritySocket:
         raise StartError("raw sockets: not permitted; run as root or with CAP_NET_RAW") from None
 
 
-def _ipip_socket(config: Config) -> socket.socket:
+def _raw_sockets(config: Config) -> RawSockets:
     try:
-        ipip = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IPIP)
+        return RawSockets(config.address)
     except PermissionError:
         raise StartError("raw sockets: not permitted; run as root or with CAP_NET_RAW") from None
-    ipip.setblocking(False)
-    ipip.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
-    ipip.bind((text(config.address), 0))
-    return ipip
 
 
 def _set_buffer(sock: socket.socket, force: int, ordinary: int, size: int) -> None:

@@ -22,13 +22,13 @@ MAX_EVENTS = 256
 _ANSWERS_A_SECOND = 5  # replies 131 and 133, one bucket a router, so that a replay cannot starve it
 _ANSWERS_BURST = 10
 
-IPIP_PORT = 0
+RAW_PORT = 0
 
 
 class Transmit(NamedTuple):
     """One datagram to send from the home agent's address.
 
-    UDP from port 434 to `dst`:`dport`; `dport` 0 (IPIP_PORT): IP protocol 4 instead (RFC 2003).
+    UDP from port 434 to `dst`:`dport`; `dport` 0 (RAW_PORT): a whole packet, of a tunnel in no UDP.
     control: tunnel data that carries a keepalive or signalling; a message of ours is so anyway.
     """
 
@@ -40,7 +40,7 @@ class Transmit(NamedTuple):
     @property
     def urgent(self) -> bool:
         """Tell whether it goes marked, and ahead of user traffic."""
-        return self.control or (self.dport != IPIP_PORT and self.payload[:1] != b"\x04")
+        return self.control or (self.dport != RAW_PORT and self.payload[:1] != b"\x04")
 
 
 class RouterState:
