@@ -116,6 +116,8 @@ class W5500Lan:
         neighbours = self.office.neighbours
         row = neighbours.find(buffer, at + 30)
         if row < 0:
+            if self._chip.state != UP:
+                return None
             sent = self.office.send_unknown(buffer, at + _ETHERNET, octets - _ETHERNET)
             return octets if sent else None
         tx = self._tx

@@ -234,6 +234,7 @@ class Chip:
             return False
         if self._left:
             return True
+        self._tell()
         if self._interrupt:
             return not self._interrupt()
         return self._waiting() > 0
