@@ -96,7 +96,7 @@ def start(base, arguments):
         else:
             import haaro_device
 
-            status = haaro_device.status
+            status = getattr(haaro_device, "status", 0)
     except Exception as error:
         sys.print_exception(error)
     if status == 2 and trial:

@@ -1,7 +1,7 @@
-"""`main.py` of a board's filesystem image: starts the router with the files beside it.
+"""`haaro_device` of a board's slot: starts the router with router.json and its secrets file, which
+`haaro flash` puts into the root of the filesystem.
 
-MicroPython runs it after boot. What it needs is in /lib; router.json and router.secrets.json are
-put there by `haaro flash`.
+boot.py, the board's main.py, imports it after boot; `status` is how the router ended.
 """
 
 import sys
@@ -15,4 +15,5 @@ if sys.platform in _PLATFORMS:
     # The serial port that the prompt has is the console.
     status = main(["--config", "router.json", "--console", "stdin"])
 else:
+    status = 0
     print("haaro: no drivers for %r in this version; the router was not started" % sys.platform)

@@ -71,7 +71,8 @@ def main(path, offset, octets, word):
     if word == "list":
         walk("/flash")
     elif word == "import":
-        for name, _, _, _ in os.ilistdir("/flash/lib/haaro/core"):
+        sys.path.insert(0, "/flash/slots/a")
+        for name, _, _, _ in os.ilistdir("/flash/slots/a/haaro/core"):
             if name != "__init__.mpy":
                 __import__("haaro.core." + name[:-4])
         from haaro.dataplane.chosen import leaves
@@ -82,6 +83,7 @@ def main(path, offset, octets, word):
         with open("written.txt", "w") as sink:
             sink.write("by MicroPython")
     else:
+        sys.argv[:] = [""]  # as a board has it
         with open("main.py") as source:
             exec(source.read(), {"__name__": "__main__"})
 

@@ -72,7 +72,7 @@ def test_micropython_imports_the_firmware_from_the_image(firmware, name):
     place = boards.load(name).table.find("vfs")
     status, lines = micropython(firmware[name] / "vfs.bin", 0, place.size, "import")
     assert status == 0, lines
-    assert lines == ["haaro.dataplane.leaves /flash/lib/haaro/platform/linux.mpy"]
+    assert lines == ["haaro.dataplane.leaves /flash/slots/a/haaro/platform/linux.mpy"]
 
 
 def test_an_image_without_a_sites_files_boots_into_the_console(firmware):

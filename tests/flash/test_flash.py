@@ -38,7 +38,7 @@ def test_a_blank_chip_holds_micropython_table_program_files_and_keys(
     status, lines = run_micropython(flash_file, place.offset, place.size, "list")
     names = {entry.split()[0] for entry in lines}
     assert status == 0
-    assert {"main.py", "router.json", "router.secrets.json", "lib/haaro_router.mpy"} <= names
+    assert {"main.py", "router.json", "router.secrets.json", "slots/a/haaro_router.mpy"} <= names
     (entry,) = audit_lines(site)
     assert (entry["site"], entry["way"], entry["result"]) == ("office-a", "flash", "flashed")
     assert (entry["unique_id"], entry["board"], entry["error"]) == ("7cdfa1000001", S3, "")

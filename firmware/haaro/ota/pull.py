@@ -7,15 +7,13 @@ The server needs no trust: a bundle is signed. A transfer that broke goes on whe
 after a restart; its head is checked before the rest is fetched.
 """
 
-import os
-
 from haaro.compat import const
 from haaro.ota.bundle import Bundle, Refused, judge
 from haaro.ota.fetch import Client, FetchError
 from haaro.ota.install import installing
+from haaro.ota.part import Part
 from haaro.shell.staging import remove
 
-_SYNC_OCTETS = const(16384)
 _OFFER_LIMIT = const(128)
 _BUNDLE_LIMIT = const(16777216)
 
@@ -55,8 +53,8 @@ def pulling(updater, source: str, host: str, port: int, path: str, report: dict)
 
 
 def _fetching(updater, client, path, bundle, octets):
-    at = _octets_of(bundle.path)
-    sink = _Part(bundle.path, at)
+    sink = Part(bundle.path)
+    at = sink.octets
     checked = False
     try:
         while at < octets:
@@ -81,35 +79,6 @@ def _fetching(updater, client, path, bundle, octets):
             at = sink.octets
     finally:
         sink.close()
-
-
-class _Part:
-    """The file that comes in, appended to."""
-
-    def __init__(self, path, octets):
-        self.octets = octets
-        self._synced = octets
-        self._file = open(path, "ab")  # noqa: SIM115
-
-    def take(self, piece):
-        self._file.write(piece)
-        self.octets += len(piece)
-        if self.octets - self._synced >= _SYNC_OCTETS:
-            self.sync()
-
-    def sync(self):
-        self._file.flush()
-        self._synced = self.octets
-
-    def close(self):
-        self._file.close()
-
-
-def _octets_of(path):
-    try:
-        return os.stat(path)[6]
-    except OSError:
-        return 0
 
 
 def _quoted(value):

@@ -1,6 +1,6 @@
 """`make firmware BOARD=...`: what is flashed beside MicroPython, in build/firmware/BOARD.
 
-    files/           the filesystem's tree: main.py, lib/**.mpy
+    files/           the filesystem's tree: main.py, slots/a/**.mpy
     partitions.bin   the board's partition table
     vfs.bin          files/ as a littlefs image of the partition's size
     skeleton/        router.json and router.secrets.json to fill in
@@ -27,6 +27,7 @@ from haaro_host.flash.boards import Board
 from haaro_host.flash.errors import BadInputError
 from haaro_host.fleet.files import PUBLIC, FleetError, write_whole
 from haaro_host.lab import system
+from haaro_host.ota import tree
 
 SCHEMA = "haaro.firmware/1"
 MANIFEST, TABLE, IMAGE = "manifest.json", "partitions.bin", "vfs.bin"
@@ -46,18 +47,18 @@ def default_folder(board: str) -> Path:
 
 
 def firmware_files(arch: str) -> dict[str, bytes]:
-    """Return the tree of the image for processors of `arch` (mpy-cross -march): name, octets."""
+    """Return the program of a slot for processors of `arch` (mpy-cross -march): name, octets."""
     root = system.firmware().parent
     package = root / "haaro"
     left_out = {path for pattern in _LEFT_OUT for path in package.glob(pattern)}
     sources = {
-        f"lib/{path.relative_to(root).with_suffix('.mpy')}": path
+        path.relative_to(root).with_suffix(".mpy").as_posix(): path
         for path in sorted(package.rglob("*.py"))
         if path not in left_out
     }
-    sources["lib/haaro_router.mpy"] = root / "main.py"
-    made = compiled(sources, arch)
-    return {"main.py": (root / "device_main.py").read_bytes(), **made}
+    sources["haaro_router.mpy"] = root / "main.py"
+    sources["haaro_device.mpy"] = root / "device_main.py"
+    return compiled(sources, arch)
 
 
 def compiled(sources: Mapping[str, Path], arch: str) -> dict[str, bytes]:
@@ -73,7 +74,7 @@ def compiled(sources: Mapping[str, Path], arch: str) -> dict[str, bytes]:
             source = sources[name]
             target = Path(folder) / f"{number}.mpy"
             # The name in the .mpy is for tracebacks; the path of this machine is nobody's business.
-            shown = name.removeprefix("lib/").removesuffix(".mpy") + ".py"
+            shown = name.removesuffix(".mpy") + ".py"
             command = [cross, *([f"-march={arch}"] if arch else []), "-O2", "-s", shown]
             command += ["-o", str(target), str(source)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -102,7 +103,8 @@ def _cross() -> str:
 
 def build(board: Board, out: Path) -> dict[str, Any]:
     """Build for `board` into `out`, replacing it whole; return the manifest."""
-    files = firmware_files(board.chip.arch)
+    mpy = f"{mpy_version()} {board.chip.arch}"
+    files = tree.initial(firmware_files(board.chip.arch), board.name, mpy, tree.version(0))
     place = board.table.find(PARTITION)
     image = filesystem.image(files, place.size, f"partition {PARTITION} of {board.table.name}")
     table = board.table.binary()
