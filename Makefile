@@ -126,7 +126,7 @@ image: firmware  ## build/firmware/BOARD/BOARD.bin: the same with your MicroPyth
 	@$(BIN)/python -m haaro_host.flash.merge "$(BOARD)" "$(MICROPYTHON_BIN)"
 
 BPF := firmware/kernel_plane
-BPF_FLAGS := -O2 -g -Wall -Wextra -Werror -mcpu=v3 -I/usr/include/$(shell uname -m)-linux-gnu
+BPF_FLAGS := -O2 -g -ffile-prefix-map=$(CURDIR)/= -fdebug-compilation-dir=. -Wall -Wextra -Werror -mcpu=v3 -I/usr/include/$(shell uname -m)-linux-gnu
 
 # Without clang there is nothing to build, and the userspace plane carries the packets.
 bpf:  ## the kernel plane's programs for both byte orders, by clang: firmware/kernel_plane/*.o
@@ -136,8 +136,8 @@ bpf:  ## the kernel plane's programs for both byte orders, by clang: firmware/ke
 
 $(BPF)/little.o $(BPF)/home_agent_little.o: BPF_TARGET := bpfel
 $(BPF)/big.o $(BPF)/home_agent_big.o: BPF_TARGET := bpfeb
-$(BPF)/little.o $(BPF)/big.o: $(BPF)/haaro.bpf.c $(BPF)/tunnel.h
-$(BPF)/home_agent_little.o $(BPF)/home_agent_big.o: $(BPF)/home_agent.bpf.c $(BPF)/tunnel.h
+$(BPF)/little.o $(BPF)/big.o: $(BPF)/haaro.bpf.c $(BPF)/tunnel.h Makefile
+$(BPF)/home_agent_little.o $(BPF)/home_agent_big.o: $(BPF)/home_agent.bpf.c $(BPF)/tunnel.h Makefile
 $(BPF)/%.o:
 	clang -target $(BPF_TARGET) $(BPF_FLAGS) -c $< -o $@
 	@if command -v llvm-strip >/dev/null; then llvm-strip -g $@; fi

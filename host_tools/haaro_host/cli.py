@@ -26,6 +26,7 @@ _PARTS = (
     ("fleet", "fleet.cli", "app"),
     ("keys", "fleet.keys_cli", "app"),
     ("top", "fleet.top_cli", "top_command"),
+    ("uci", "fleet.uci_cli", "app"),
     ("flash", "flash.cli", "flash"),
     ("doctor", "doctor", "doctor"),
     ("completion", "completion", "completion"),

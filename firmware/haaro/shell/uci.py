@@ -25,7 +25,7 @@ class UciError(ValueError):
 
 def parse(text: str, name: str) -> list:
     """Return [(type, name or "", {option: text or list of texts})] of the file called `name`."""
-    sections = []
+    sections: list = []
     for number, line in enumerate(text.split("\n"), 1):
         words = _words(line, "%s:%d" % (name, number))
         if not words or words[0] == "package":
@@ -153,7 +153,7 @@ def _rules() -> dict:
     return found
 
 
-def _read(value: object, rules: list) -> object:
+def _read(value, rules: list):
     """Return the reading that a rule takes, else the likeliest, for the configuration to judge."""
     readings = _readings(value)
     for reading in readings:
@@ -166,7 +166,7 @@ def _read(value: object, rules: list) -> object:
     return readings[0] if rules else readings[-1]
 
 
-def _readings(value: object) -> list:
+def _readings(value) -> list:
     """Return what `value` may mean, a text first, the most particular last."""
     if isinstance(value, list):
         return [[_readings(item)[0] for item in value]]
@@ -188,7 +188,7 @@ def _readings(value: object) -> list:
 def _words(line: str, where: str) -> list:
     """Split as a shell does: '...', "...", \\ and # outside of quotes."""
     words = []
-    word = None
+    word: str | None = None
     quote = ""
     letters = iter(line)
     for letter in letters:
@@ -196,9 +196,9 @@ def _words(line: str, where: str) -> list:
             if letter == quote:
                 quote = ""
             elif letter == "\\" and quote == '"':
-                word += next(letters, "")
+                word = (word or "") + next(letters, "")
             else:
-                word += letter
+                word = (word or "") + letter
         elif letter in "'\"":
             quote = letter
             word = word or ""

@@ -236,6 +236,29 @@ def export_router(
         _report(written, as_json)
 
 
+@export.command("openwrt")
+def export_openwrt(
+    sites: list[str] = typer.Argument(None, help="the sites", autocompletion=site_names),
+    every: bool = typer.Option(False, "--all", help="every site in service"),
+    path: Path = FLEET,
+    out: Path | None = typer.Option(
+        None, help="a directory for one folder a site; `openwrt` beside the fleet file"
+    ),
+    passphrase_file: Path | None = PASSPHRASE_FILE,
+    as_json: bool = JSON,
+) -> None:
+    """Write etc/config/haaro and the secrets (mode 0600) of sites, as an OpenWrt box has them."""
+    with errors():
+        fleet = inventory.load(path)
+        chosen = chosen_sites(fleet, sites, every)
+        keys = store.open_store(fleet, passphrase_file).keys
+        made = [(site, exporter.openwrt_files(fleet, keys, site)) for site in chosen]
+        written = []
+        for site, files in made:
+            written += _write((out or fleet.directory / "openwrt") / site.name, files)
+        _report(written, as_json)
+
+
 def chosen_sites(fleet: Fleet, names: list[str] | None, every: bool) -> list[Site]:
     """Return the sites named, or all in service; FleetError when neither or both are given."""
     if bool(names) == every:

@@ -82,6 +82,23 @@ def router_files(fleet: Fleet, keys: Keys, site: Site) -> list[File]:
     ]
 
 
+def openwrt_files(fleet: Fleet, keys: Keys, site: Site) -> list[File]:
+    """Return what goes to an OpenWrt box, by the paths there: /etc/config/haaro and the secrets.
+
+    Raises FleetError as `router_files`, and when UCI cannot hold a value.
+    """
+    from haaro_host.fleet import uci_cli
+
+    (_, router, _), (_, secrets, _) = router_files(fleet, keys, site)
+    section = uci_cli.section_of(site.name)
+    text = f"# Made by `haaro fleet export openwrt` from {fleet.path.name}.\n\n"
+    text += uci_cli.section_text(json.loads(router), section, f"site.{site.name}")
+    return [
+        ("etc/config/haaro", text.encode(), PUBLIC),
+        (f"etc/haaro/{section}/{ROUTER_SECRETS}", secrets, PRIVATE),
+    ]
+
+
 def _json(document: dict[str, Any]) -> bytes:
     # A date of TOML is a text to the router, as it was to the check.
     return (json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n").encode()
