@@ -158,7 +158,9 @@ def test_show_has_uplinks_peers_routes_counters_and_log(running):
     assert running.line("show routes")[0] == "10.1.0.0/24 lan"
     assert running.line("show peers") == ["ok"]
     running.box.router.receive_datagram(0, 0, b"\1" * 4, 434, b"\2" * 4, 434, b"")
-    assert "not_our_care_of_address 1" in running.line("show counters")
+    running.box.plane = Plane()
+    counted = running.line("show counters")
+    assert "not_our_care_of_address 1" in counted and "lan_spoofed 3" in counted
     running.console.log("warning", "a cable is out")
     assert running.line("show log")[-2].endswith("warning: a cable is out")
     assert running.line("show")[0].startswith("error: show what?")
@@ -269,6 +271,9 @@ class Plane:
     def send(self, tunnel, packet):
         self.sent.append((tunnel, packet))
 
+    def counters(self):
+        return {"lan_spoofed": 3}
+
 
 class Routes:
     def forwarding_table(self):
@@ -324,6 +329,98 @@ def test_ping_leaves_other_packets_to_the_router(desk):
         ipv4.build_udp(source, target, 434, 434, b"\x01"),
     ):
         assert not desk.console.ping.take(0, other)
+
+
+class Echo:
+    """A socket for ICMP; answers are put into `waiting`."""
+
+    def __init__(self):
+        self.sent, self.waiting, self.open = [], [], True
+
+    def sendto(self, octets, address):
+        self.sent.append((octets, address))
+
+    def recv(self, limit):
+        if not self.waiting:
+            raise BlockingIOError
+        return self.waiting.pop(0)[:limit]
+
+    def close(self):
+        self.open = False
+
+
+class Machine:
+    def __init__(self):
+        self.asked = []
+        self.socket = Echo()
+
+    def echo(self, index, local, remote):
+        self.asked.append((index, local))
+        return self.socket, ("there", remote)
+
+
+class Watched:
+    def __init__(self):
+        self.sockets = []
+
+    def register(self, socket, events):
+        self.sockets.append(socket)
+
+    def unregister(self, socket):
+        self.sockets.remove(socket)
+
+
+@pytest.fixture
+def leaving(running):
+    """A router whose uplink `wan` is up at 198.51.100.1; its sockets are fakes."""
+    running.box.machine, running.box.poll = Machine(), Watched()
+    return running
+
+
+def test_ping_via_an_uplink_leaves_by_it_from_its_own_address(leaving):
+    target, own = ipv4.address("203.0.113.9"), ipv4.address("198.51.100.1")
+    said = leaving.type("ping 203.0.113.9 via wan\r")
+    assert "ping: 203.0.113.9 by uplink wan, in the clear" in said
+    machine, echo = leaving.box.machine, leaving.box.machine.socket
+    assert machine.asked == [(0, own)] and leaving.box.poll.sockets == [echo]
+    for number in range(4):
+        leaving.turn(0 if number == 0 else 960)
+        octets, address = echo.sent[-1]
+        assert len(echo.sent) == number + 1 and address == ("there", target)
+        assert octets[0] == 8, "ICMP alone: the kernel puts IP in front"
+        leaving.clock.ms += 40
+        packet = ipv4.build_icmp_echo(target, own, True, 0x6B63, number, b"haaro")
+        # Everything at this uplink that is ICMP comes here, other echoes too.
+        echo.waiting += [b"", ipv4.build_icmp_echo(target, own, True, 7, number, b"x"), packet]
+        assert leaving.console.handle(echo, leaving.clock.ms)
+        assert not leaving.console.ping.take(leaving.clock.ms, packet), "not by a tunnel"
+    leaving.turn(1000)
+    said = leaving.said()
+    assert said.count("203.0.113.9: 40 ms") == 4 and said.endswith("4 of 4 answered\r\nok\r\n")
+    assert not echo.open and leaving.box.poll.sockets == []
+
+
+def test_ping_via_an_uplink_that_cannot_be_used_is_refused(leaving):
+    assert leaving.line("ping 203.0.113.9 via lte")[-1] == "error: no such uplink; uplinks: wan"
+    assert leaving.line("ping 203.0.113.9 by wan")[-1].startswith("error: ping ADDRESS via")
+    leaving.box.machine = object()
+    assert leaving.line("ping 203.0.113.9 via wan")[-1].startswith("error: this platform cannot")
+    leaving.box.router.uplink_changed(0, 0, False, None, None, 0)
+    assert leaving.line("ping 203.0.113.9 via wan")[-1] == "error: uplink wan is down"
+    assert leaving.console.ping is None
+
+
+def test_ctrl_c_ends_a_ping_and_a_restart_takes_its_socket(leaving):
+    leaving.type("ping 203.0.113.9 via wan\r")
+    assert leaving.line("ping 203.0.113.9")[-1].startswith("error: a ping is under way")
+    echo = leaving.box.machine.socket
+    assert leaving.type("\x03").endswith("error: interrupted\r\n")
+    assert not echo.open and leaving.console.ping is None
+    leaving.box.machine = Machine()
+    leaving.type("ping 203.0.113.9 via wan\r")
+    again, watched = leaving.box.machine.socket, leaving.box.poll
+    leaving.next_box()
+    assert not again.open and watched.sockets == []
 
 
 @pytest.mark.parametrize("target", ["", "10.3.0", "host", "10.3.0.10 wan"])

@@ -152,13 +152,15 @@ def test_new_keys_are_tried_and_kept_because_the_box_registers_with_them(
     }  # fmt: skip
 
 
-def test_ping_by_the_console_goes_through_the_tunnel(workshop: Workshop) -> None:
+def test_ping_by_the_console_goes_through_the_tunnel_or_out_of_an_uplink(
+    workshop: Workshop,
+) -> None:
     target = str(plan.HOME_AGENT)
     done = subprocess.run(
         [_CLI, "console", "a", "--port", str(workshop.port)],
         cwd=workshop.directory,
         env={**os.environ, "HAARO_PASSPHRASE": _PASSPHRASE},
-        input=f"ping {target}\nshow uplinks\n",
+        input=f"ping {target}\nping {target} via wan\nshow uplinks\nshow counters\n",
         capture_output=True,
         text=True,
         timeout=60,
@@ -166,8 +168,9 @@ def test_ping_by_the_console_goes_through_the_tunnel(workshop: Workshop) -> None
     workshop.said += [done.stdout, done.stderr]
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"ping: {target} by the home agent's tunnel" in done.stdout
-    assert "4 of 4 answered" in done.stdout
-    assert "wan up " in done.stdout
+    assert f"ping: {target} by uplink wan, in the clear" in done.stdout
+    assert done.stdout.count("4 of 4 answered") == 2
+    assert "wan up " in done.stdout and "table_omitted 0" in done.stdout
 
 
 def test_the_log_is_followed_with_the_messages_of_a_renewal(workshop: Workshop) -> None:

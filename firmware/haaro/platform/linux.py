@@ -144,6 +144,11 @@ class LinuxMachine:
         self.plane.look_around()
         return True
 
+    def echo(self, index: int, local: bytes, remote: bytes) -> tuple:
+        """Return (socket for ICMP out of the uplink `index`, `remote` as it takes it)."""
+        sockets = linux_sockets
+        return sockets.echo(self._interfaces[index], local), sockets.inet(remote, 0)
+
     def next_uplink_change(self) -> tuple | None:
         """Return the next (index, up, address, gateway, mtu); its sockets and routes are ready."""
         while True:

@@ -118,6 +118,18 @@ def datagram(interface: str, local: bytes):
     return sender
 
 
+def echo(interface: str, local: bytes):
+    """Return a socket that sends ICMP from `local` out of `interface`, and receives what comes.
+
+    It receives whole packets, all ICMP of that interface.
+    """
+    both = socket.socket(socket.AF_INET, socket.SOCK_RAW, _ICMP)
+    _bind_to(both, interface)
+    both.bind(inet(local, 0))
+    both.setblocking(False)
+    return both
+
+
 def mark(sender, tos: int) -> None:
     """Have what `sender` sends from now on carry this TOS, behind control packets all the same."""
     sender.setsockopt(0, _IP_TOS, tos)

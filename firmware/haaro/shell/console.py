@@ -73,7 +73,13 @@ class Console:
         """The box goes; the answer under way goes on with the next one."""
         if self._door is not None:
             self._door.detach()
-        self.ping = self.box = self._poll = None
+        self._end_ping()
+        self.box = self._poll = None
+
+    def _end_ping(self):
+        if self.ping is not None:
+            self.ping.close()
+            self.ping = None
 
     def close(self) -> None:
         """Give the line back."""
@@ -103,6 +109,9 @@ class Console:
 
     def handle(self, obj, now: int) -> bool:
         """Serve `obj` if it is the console's; return whether it was."""
+        if self.ping is not None and self.ping.handle(obj, now):
+            self._pump()
+            return True
         door = self._door
         if door is None or (obj is not door.reader and obj is not door.writer):
             return False
@@ -244,6 +253,9 @@ class Console:
             self._skip = self._asking = False
             if self._answer is not None:
                 self._answer = None
+                self._say("error: interrupted")
+            elif self.ping is not None:
+                self._end_ping()
                 self._say("error: interrupted")
         elif octet in (8, 127):
             if self._line:

@@ -112,6 +112,7 @@ def _show(console, now, words):
         for one in found:
             yield "%s %s; %s" % (one["cr_hoa"], one["path"], one["reason"])
     else:
+        found.update(console.box.plane.counters())
         for name, count in sorted(found.items()):
             yield "%s %d" % (name, count)
 
@@ -272,14 +273,18 @@ def _trace(console, now, words):
 
 
 def _ping(console, now, words):
-    from haaro.shell.console_ping import Ping
-
     if not words:
         yield "ping: " + (console.ping.target if console.ping else "none")
         return
     if console.box.router is None:
         _fail("not provisioned")
-    console.ping = Ping(console, now, words)
+    if console.ping is not None:
+        _fail("a ping is under way; Ctrl-C ends it")
+    if len(words) == 1:
+        from haaro.shell.console_ping import Ping as Kind
+    else:
+        from haaro.shell.console_ping_uplink import UplinkPing as Kind
+    console.ping = Kind(console, now, words)
     yield "ping: %s by %s" % (console.ping.target, console.ping.way)
 
 

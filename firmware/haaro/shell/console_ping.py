@@ -13,11 +13,18 @@ class Ping:
     """One run; the console drops it when it has said its last line. Raises ValueError."""
 
     def __init__(self, console, now: int, words: list) -> None:
-        if len(words) != 1:
-            raise ValueError("ping ADDRESS")
         self._console = console
         self._to = ipv4.address(words[0])
         self.target = words[0]
+        self._sent: list = []
+        self._answered = 0
+        self._next = now
+        self._choose(console, now, words)
+
+    def _choose(self, console, now: int, words: list) -> None:
+        if len(words) != 1:
+            raise ValueError("ping ADDRESS, or ping ADDRESS via UPLINK")
+        self._source = console.box.settings.home_address
         self._tunnel = -1
         longest = -1
         for prefix, plen, tunnel, _ in console.box.router.forwarding_table()[0]:
@@ -26,9 +33,16 @@ class Ping:
         if self._tunnel < 0:
             raise ValueError("%s: no tunnel leads there now" % self.target)
         self.way = "the direct tunnel" if self._tunnel else "the home agent's tunnel"
-        self._sent: list = []
-        self._answered = 0
-        self._next = now
+
+    def _send(self, packet: bytes) -> None:
+        self._console.box.plane.send(self._tunnel, packet)
+
+    def handle(self, obj, now: int) -> bool:
+        """Return whether `obj` is a socket of ours: here there is none."""
+        return False
+
+    def close(self) -> None:
+        """There is nothing to give back."""
 
     def tick(self, now: int) -> None:
         """Send the next request when it is due, or end."""
@@ -37,14 +51,15 @@ class Ping:
         self._next = now + _EVERY_MS
         console = self._console
         if len(self._sent) == _COUNT:
+            self.close()
             console.ping = None
             text = "%d of %d answered" % (self._answered, _COUNT)
             console.finish(text + "\r\nok" if self._answered else "error: " + text)
             return
-        source = console.box.settings.home_address
-        packet = ipv4.build_icmp_echo(source, self._to, False, _IDENT, len(self._sent), b"haaro")
+        seq = len(self._sent)
+        packet = ipv4.build_icmp_echo(self._source, self._to, False, _IDENT, seq, b"haaro")
         self._sent.append(now)
-        console.box.plane.send(self._tunnel, packet)
+        self._send(packet)
 
     def take(self, now: int, packet: bytes) -> bool:
         """Take an inner packet if it is an answer to ours; return whether it was."""
