@@ -33,6 +33,7 @@ LAYERS = {
     "haaro_host.home_agent.kernel_plane": "host",
     "haaro_host.home_agent.plane": "host",
     "haaro_host.home_agent.priority": "host",
+    "haaro_host.home_agent.raw_sockets": "host",
     "haaro_host.home_agent.shell": "host",
     "haaro_host.home_agent.tun": "host",
     "haaro_host": "host",

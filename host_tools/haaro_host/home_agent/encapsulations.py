@@ -1,23 +1,16 @@
 """Tunnels that are in no UDP: IP in IP (RFC 2003), GRE (RFC 2784), minimal (RFC 2004).
 
-Owns what such a packet is made of and where it is checked, and the raw sockets. Called by delivery
-and core; the shell opens the sockets.
+Owns what such a packet is made of and where it is checked; no socket. Called by delivery and core.
 """
-
-import socket
-from collections.abc import Iterator
 
 from haaro.wire import encapsulation, ipv4
 from haaro.wire.encapsulation import PROTOCOL_GRE, PROTOCOL_MINIMAL
 from haaro.wire.errors import WireError
-from haaro.wire.ipv4 import PROTOCOL_IPIP, text
+from haaro.wire.ipv4 import PROTOCOL_IPIP
 from haaro_host.home_agent.bindings import GRE, IPIP, MINIMAL
 
 PROTOCOLS = {PROTOCOL_IPIP: IPIP, PROTOCOL_GRE: GRE, PROTOCOL_MINIMAL: MINIMAL}
 
-_BATCH = 64
-_RECEIVE_BUFFER = 8 << 20
-_SO_RCVBUFFORCE = 33
 _CE, _ECT_1 = 3, 1
 _FRAGMENT = 0x3FFF
 
@@ -55,42 +48,3 @@ def unwrap(packet: bytes) -> tuple[str, bytes, bytes]:
             changed[10:12] = ipv4.checksum(changed, 0, header).to_bytes(2, "big")
             inner = bytes(changed)
     return PROTOCOLS[packet[9]], packet[12:16], inner
-
-
-class RawSockets:
-    """One receiving socket for each protocol, and one that sends whole packets.
-
-    While they are open the kernel answers no such packet with "protocol unreachable". OSError.
-    """
-
-    def __init__(self, address: bytes) -> None:
-        self.receivers: list[socket.socket] = []
-        # IPPROTO_RAW: the header is ours, the kernel adds identification and checksum.
-        self._sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-        self._sender.setblocking(False)
-        for protocol in PROTOCOLS:
-            receiver = socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol)
-            self.receivers.append(receiver)
-            receiver.setblocking(False)
-            try:
-                receiver.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-            except PermissionError:
-                receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-            receiver.bind((text(address), 0))
-
-    def receive(self, receiver: socket.socket) -> Iterator[bytes]:
-        """Yield what is queued, a batch at most, from the outer header on."""
-        for _ in range(_BATCH):
-            try:
-                yield receiver.recv(65536)
-            except OSError:
-                return
-
-    def send(self, packet: bytes) -> None:
-        """Send a whole packet. Raises OSError."""
-        self._sender.sendto(packet, (text(packet[16:20]), 0))
-
-    def close(self) -> None:
-        """Close all sockets."""
-        for one in (*self.receivers, self._sender):
-            one.close()

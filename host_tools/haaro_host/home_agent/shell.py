@@ -23,9 +23,9 @@ from haaro_host.home_agent import control, kernel_plane, tun
 from haaro_host.home_agent.bindings import OVERHEAD, UDP
 from haaro_host.home_agent.config import Config, ConfigError, Problem
 from haaro_host.home_agent.core import RAW_PORT, HomeAgent
-from haaro_host.home_agent.encapsulations import RawSockets
 from haaro_host.home_agent.plane import Plane
 from haaro_host.home_agent.priority import PrioritySocket, only_data
+from haaro_host.home_agent.raw_sockets import RawSockets
 from haaro_host.home_agent.store import Store, StoreError
 
 log = logging.getLogger("haaro.ha")
