@@ -10,6 +10,8 @@ from haaro.compat import const
 _SLOT = const(16)
 _SLOTS = const(128)
 _WAYS = const(4)
+# From one of the places that an address may have to the next: neighbours have numbers in a row.
+_STRIDE = const(37)
 _FREE, _ASKED, _KNOWN = 0, 1, 2
 # Not heard of for so long: asked again, directly (RFC 1122 2.3.2.1), still used meanwhile.
 _FRESH_S = const(60)
@@ -67,7 +69,7 @@ class Neighbours:
             ):
                 table[row + 14] = 1
                 return row + 4
-            slot = (slot + 1) & (_SLOTS - 1)
+            slot = (slot + _STRIDE) & (_SLOTS - 1)
         return -1
 
     def on_link(self, address: bytes) -> bool:
@@ -122,14 +124,13 @@ class Neighbours:
             if self.heard:
                 self.heard(sender, mac)
 
-    def link_up(self, now: int) -> None:
-        """Make sure of our address, then tell it. Deviates from RFC 5227 2.1.1: it is used at
-        once, the office's hosts wait for their gateway.
+    def link_up(self, at: int) -> None:
+        """Make sure of our address from `at` on, then tell it.
+
+        Deviates from RFC 5227 2.1.1: it is used at once, the office waits for its gateway.
         """
-        self._now = now
-        self._up_at = now
+        self._up_at = at
         self._steps = 0
-        self._checks()
 
     def tick(self, now: int) -> None:
         """About once a second: ask again, forget."""
@@ -173,7 +174,7 @@ class Neighbours:
         best = -1
         worth = 1 << 30
         for i in range(_WAYS):
-            row = ((address[3] + i) & (_SLOTS - 1)) * _SLOT
+            row = ((address[3] + i * _STRIDE) & (_SLOTS - 1)) * _SLOT
             state = table[row + 10]
             if state != _FREE and table[row : row + 4] == address:
                 return row
@@ -215,7 +216,7 @@ class Neighbours:
 
     def _known_row(self, address):
         for i in range(_WAYS):
-            row = ((address[3] + i) & (_SLOTS - 1)) * _SLOT
+            row = ((address[3] + i * _STRIDE) & (_SLOTS - 1)) * _SLOT
             if self.table[row + 10] != _FREE and self.table[row : row + 4] == address:
                 return row
         return -1

@@ -60,7 +60,7 @@ class W5500Lan:
         if dhcp is not None:
             from haaro.lan.dhcp import Server
 
-            server = Server(address4, prefix_len, dhcp, random)
+            server = Server(address4, prefix_len, dhcp)
         self.office = Office(address4, prefix_len, mac, self._send, server)
         self._mac = mac
         self._vlan = vlan
@@ -72,7 +72,7 @@ class W5500Lan:
         self._macs = memoryview(self._rx)[2:14]
         self._aside = bytearray(12)
         self._to = memoryview(self._aside)[:6]
-        self._now = now
+        self._random = random
         self._state = -1
         self._open_at: int | None = None
         self._next = now
@@ -133,7 +133,6 @@ class W5500Lan:
 
     def tick(self, now: int) -> None:
         """Look after the chip, ARP and leases."""
-        self._now = now
         if now >= self._next:
             self._next = now + _CHECK_MS
             try:
@@ -203,7 +202,8 @@ class W5500Lan:
                 return
             state = chip.check()
         if state == UP and self._state != UP:
-            self.office.neighbours.link_up(now // 1000)
+            # RFC 5227 2.1.1: boxes that get their power together do not all ask at once.
+            self.office.neighbours.link_up(now // 1000 + (self._random(1)[0] & 1))
         self._note(state)
 
     def _note(self, state):
