@@ -64,7 +64,7 @@ class Plane:
             "tunnel_interface": "haaro0",
             "uplinks": [{"interface": "wan"}],
             "dataplane": config["dataplane"],
-            "fast_lan": [],
+            "fast_lan": None,
             "socket": config["socket"],
         }
         self.tunnels = config["tunnels"]

@@ -24,6 +24,7 @@
 #define PREFIXES 16384
 #define LANS 8
 #define HINTS 256
+#define FLOWS 1024 /* remembered by each CPU, each way; a power of two */
 #define HINT_EVERY_NS 200000000ULL
 #define DEAD_NS 60000000000ULL /* a control plane that asks for no counters for that long is gone */
 #define ETHERTYPE 0x88b5 /* IEEE 802 local experimental: between these programs and their control plane */
@@ -68,7 +69,9 @@ struct lan {
 struct settings {
 	__u32 kernel_end;
 	__u32 our_end;
-	__u8 ethernet[16]; /* header of a frame for the kernel's end, 14 octets */
+	__u8 ethernet[14]; /* header of a frame for the kernel's end */
+	__u16 zero;
+	__u32 epoch; /* another one with each change of tables, ends or LANs, written last; never 0 */
 	struct lan lan[LANS];
 };
 
@@ -153,6 +156,45 @@ struct {
 	__array(values, struct ends);
 } ends_now SEC(".maps") = {.values = {&no_ends, &no_ends}};
 
+/* What the tables said of packets with these addresses, as long as `epoch` is that of the settings:
+ * only what may pass, and only by one CPU, so nothing is shared and a flood of addresses costs
+ * no more than the tables do. */
+struct flow {
+	__be32 source;
+	__be32 destination;
+	__be32 remote; /* of the outer header, on the way in: its source and destination */
+	__be32 local;
+	__u32 interface; /* where it came from; 0: the kernel routed it */
+	__u32 epoch;
+	__be16 port;
+	__u16 slot;
+	__u16 hint;
+	__u16 lan;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, FLOWS);
+	__type(key, __u32);
+	__type(value, struct flow);
+} flows_out SEC(".maps"), flows_in SEC(".maps");
+
+/* Where a flow has its place; another one may be there. */
+static __always_inline __u32 place(struct flow *now)
+{
+	__u32 mixed = (now->source ^ now->destination * 0x9e3779b1) * 0x85ebca6b;
+
+	return (mixed ^ mixed >> 16) % FLOWS;
+}
+
+static __always_inline bool same(struct flow *one, struct flow *other)
+{
+	return one->source == other->source && one->destination == other->destination &&
+	       one->remote == other->remote && one->local == other->local &&
+	       one->interface == other->interface && one->epoch == other->epoch &&
+	       one->port == other->port;
+}
+
 /* True if nobody is left who would take a tunnel back that is not one any more. */
 static __always_inline bool forsaken(void)
 {
@@ -174,7 +216,7 @@ static __always_inline struct entry *find(void *table, __be32 address)
 static __always_inline void tell(struct __sk_buff *skb, __u16 hint)
 {
 	__u32 index = hint, zero = 0;
-	__u64 now = bpf_ktime_get_ns();
+	__u64 now = bpf_ktime_get_coarse_ns();
 	__u64 *last = bpf_map_lookup_elem(&hinted, &index);
 	struct settings *set = bpf_map_lookup_elem(&settings, &zero);
 	struct ethhdr kept, told = {};
@@ -193,35 +235,70 @@ static __always_inline void tell(struct __sk_buff *skb, __u16 hint)
 	bpf_skb_store_bytes(skb, 0, &kept, sizeof(kept), 0);
 }
 
-static __always_inline int drop(struct lane *lane, enum counter reason, bool lan)
+static __always_inline int drop(struct lane *lane, __u32 reason)
 {
-	/* At the LAN nothing is judged: the kernel may know the address. */
-	if (lan)
-		return NOT_OURS;
-	lane->value[reason]++;
+	count(lane, reason, 1);
 	return TC_ACT_SHOT;
+}
+
+/* What judges say of a packet beside a counter of a reason to drop it. */
+#define PASSES -1
+#define OTHERS -2
+
+/* Say what the tables have for a packet from the kernel's routing or, if flow->interface is one,
+ * from a LAN, and where it goes. */
+static __noinline int judge_out(struct settings *set, struct flow *flow)
+{
+	struct entry *source, *destination;
+	__u32 zero = 0, place;
+	void *table = bpf_map_lookup_elem(&table_now, &zero);
+
+	if (!table)
+		return OTHERS;
+	source = find(table, flow->source);
+	if (!source || !(source->flags & (OWN | HOME)))
+		return OUT_FOREIGN_SOURCE;
+	if (!unicast(flow->destination))
+		return OUT_NOT_UNICAST;
+	destination = find(table, flow->destination);
+	if (!destination)
+		return OUT_NO_ROUTE;
+	if (destination->flags & (OWN | HOME))
+		return OUT_OWN_DESTINATION;
+	if (destination->flags & END)
+		return OUT_TUNNEL_END_DESTINATION;
+	flow->slot = destination->route;
+	flow->hint = destination->hint;
+	if (flow->interface) {
+		/* Hosts that are on this link, and what the box does not route by itself. */
+		place = source->lan - 1;
+		if (destination->flags & LOCAL || place >= LANS ||
+		    set->lan[place].interface != flow->interface)
+			return OTHERS;
+	}
+	return flow->slot < TUNNELS ? PASSES : OUT_NO_ROUTE;
 }
 
 static __always_inline int outbound(struct __sk_buff *skb, bool lan)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct iphdr *ip = data + ETH_HLEN;
+	__u64 flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
 	struct bpf_redir_neigh via = {.nh_family = AF_INET};
-	struct entry *source, *destination;
+	__u32 zero = 0, at, slot, length, headers, size;
+	struct flow flow = {}, *known;
+	struct settings *set;
 	struct tunnel *tunnel;
 	struct outer *outer;
 	struct lane *lane;
-	__u32 zero = 0, slot, length, headers, size;
-	__u64 flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
-	void *table;
-	__u8 tos;
+	struct iphdr *ip;
+	int verdict;
 	bool fixed;
+	void *end;
+	__u8 tos;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) || (void *)(ip + 1) > end)
-		return NOT_OURS;
 	if (!lan && (skb->mark & ~INTERFACE) == CUT)
 		return NOT_OURS;
-	if (*(__u8 *)ip != 0x45)
+	ip = inner(skb, ETH_HLEN, &end);
+	if (!ip)
 		return NOT_OURS;
 	if (lan && (skb->pkt_type != PACKET_HOST || skb->vlan_present || ip->ttl <= 1))
 		return NOT_OURS;
@@ -232,56 +309,56 @@ static __always_inline int outbound(struct __sk_buff *skb, bool lan)
 			return NOT_OURS;
 		if (bpf_skb_change_tail(skb, ETH_HLEN + length, 0))
 			return NOT_OURS;
-		data = (void *)(long)skb->data;
-		end = (void *)(long)skb->data_end;
-		ip = data + ETH_HLEN;
-		if ((void *)(ip + 1) > end)
+		ip = inner(skb, ETH_HLEN, &end);
+		if (!ip)
 			return NOT_OURS;
 	}
 	lane = my_lane();
-	table = bpf_map_lookup_elem(&table_now, &zero);
-	if (!lane || !table || forsaken())
+	set = bpf_map_lookup_elem(&settings, &zero);
+	if (!lane || !set || forsaken())
 		return NOT_OURS;
-	if (!whole(ip))
-		return drop(lane, OUT_BAD_CHECKSUM, lan);
-	source = find(table, ip->saddr);
-	if (!source || !(source->flags & (OWN | HOME)))
-		return drop(lane, OUT_FOREIGN_SOURCE, lan);
-	if (!unicast(ip->daddr))
-		return drop(lane, OUT_NOT_UNICAST, lan);
-	destination = find(table, ip->daddr);
-	if (!destination)
-		return drop(lane, OUT_NO_ROUTE, lan);
-	if (destination->flags & (OWN | HOME))
-		return drop(lane, OUT_OWN_DESTINATION, lan);
-	if (destination->flags & END)
-		return drop(lane, OUT_TUNNEL_END_DESTINATION, lan);
-	if (lan && destination->flags & LOCAL)
-		return NOT_OURS;
-	slot = destination->route;
+	verdict = OUT_BAD_CHECKSUM;
+	if (whole(ip)) {
+		flow.source = ip->saddr;
+		flow.destination = ip->daddr;
+		flow.interface = lan ? skb->ifindex : 0;
+		flow.epoch = set->epoch;
+		at = place(&flow);
+		known = bpf_map_lookup_elem(&flows_out, &at);
+		if (!known)
+			return NOT_OURS;
+		verdict = PASSES;
+		if (!same(known, &flow)) {
+			verdict = judge_out(set, &flow);
+			if (verdict == PASSES)
+				*known = flow;
+		}
+		flow.slot = known->slot;
+		flow.hint = known->hint;
+	}
+	slot = flow.slot;
 	tunnel = bpf_map_lookup_elem(&tunnels, &slot);
-	if (!tunnel || slot >= TUNNELS)
-		return drop(lane, OUT_NO_ROUTE, lan);
-	if (!tunnel->up)
-		return drop(lane, OUT_TUNNEL_DOWN, lan);
-	if (!tunnel->interface)
+	if (verdict == PASSES && tunnel && !tunnel->up)
+		verdict = OUT_TUNNEL_DOWN;
+	/* At the LAN nothing is refused: the kernel may know the address. */
+	if (verdict >= 0 && !lan)
+		return drop(lane, verdict);
+	if (verdict != PASSES || !tunnel || slot >= TUNNELS || !tunnel->interface)
 		return NOT_OURS;
 	size = longest(skb, ip, end, &fixed, tunnel->mtu);
-	if (!size || size > tunnel->mtu || !clamp(skb, tunnel, ETH_HLEN))
+	if (!size || size > tunnel->mtu || !clamp(skb, tunnel, ip, end, ETH_HLEN))
 		return NOT_OURS;
 	headers = ETH_HLEN + OVERHEAD + size - skb->gso_size + (fixed ? 0 : OVERHEAD);
-	if (destination->hint < HINTS)
-		tell(skb, destination->hint);
+	if (flow.hint < HINTS)
+		tell(skb, flow.hint);
 	if (fixed)
 		flags |= BPF_F_ADJ_ROOM_FIXED_GSO;
 	if (bpf_skb_adjust_room(skb, OVERHEAD, BPF_ADJ_ROOM_MAC, flags))
 		return NOT_OURS;
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	outer = data + ETH_HLEN;
-	ip = (void *)(outer + 1);
-	if ((void *)(ip + 1) > end)
+	outer = outer_of(skb);
+	if (!outer)
 		return TC_ACT_SHOT;
+	ip = (void *)(outer + 1);
 	if (lan)
 		lower_ttl(ip);
 	tos = ip->tos; /* RFC 6040 4.1, and RFC 2983 2.1: the uniform model */
@@ -311,9 +388,9 @@ int lan_to_tunnel(struct __sk_buff *skb)
 
 /* The slot of the tunnel that a datagram came by, by the tables of this process (0) or of the one
  * before (1). */
-static __always_inline __u32 tunnel_of(struct outer *outer, __u32 interface, __u32 process)
+static __always_inline __u32 tunnel_of(struct flow *flow, __u32 process)
 {
-	struct end key = {outer->ip.saddr, outer->ip.daddr, interface, outer->udp.source, 0};
+	struct end key = {flow->remote, flow->local, flow->interface, flow->port, 0};
 	void *ends = bpf_map_lookup_elem(&ends_now, &process);
 	__u32 *slot = ends ? bpf_map_lookup_elem(ends, &key) : NULL;
 
@@ -329,91 +406,117 @@ static __always_inline bool confirmed(__be32 source, __u32 slot, __u32 process)
 	return entry && entry->source == slot;
 }
 
+/* Say what the tables have for a packet out of a tunnel, which tunnel it was and where it goes.
+ * good: its checksum is right. */
+static __noinline int judge_in(struct flow *flow, bool good)
+{
+	struct entry *source, *destination;
+	struct tunnel *tunnel;
+	__u32 zero = 0, slot, before;
+	void *table;
+	bool held;
+
+	slot = tunnel_of(flow, 0);
+	held = slot == NONE;
+	if (held)
+		slot = tunnel_of(flow, 1);
+	tunnel = bpf_map_lookup_elem(&tunnels, &slot);
+	table = bpf_map_lookup_elem(&table_now, &zero);
+	if (!tunnel || !table || !tunnel->up)
+		return OTHERS;
+	if (!good)
+		return IN_BAD_CHECKSUM;
+	if (!unicast(flow->source) || !unicast(flow->destination))
+		return IN_NOT_UNICAST;
+	source = find(table, flow->source);
+	destination = find(table, flow->destination);
+	if (!source || !destination)
+		return OTHERS;
+	if (source->flags & (OWN | HOME))
+		return IN_OWN_SOURCE;
+	/* Keepalives, signalling and what the box itself talks: the other plane looks closer. */
+	if (destination->flags & HOME)
+		return OTHERS;
+	if (source->flags & END)
+		return IN_TUNNEL_END_SOURCE;
+	if (tunnel->direct && (held || source->source != slot)) {
+		/* A new process knows the peer's end a moment before it knows the peer's prefixes. */
+		before = held ? slot : tunnel_of(flow, 1);
+		if (before == NONE || !confirmed(flow->source, before, 1))
+			return IN_UNCONFIRMED_SOURCE;
+	}
+	if (!(destination->flags & OWN))
+		return destination->flags & END ? IN_TUNNEL_END_DESTINATION : IN_FOREIGN_DESTINATION;
+	flow->slot = slot;
+	flow->lan = destination->lan;
+	return PASSES;
+}
+
 /* Hand the inner packet to the LAN, or to the kernel as coming from the veth pair. */
-static __always_inline int deliver(struct __sk_buff *skb, struct settings *set, __u8 where, int ecn,
-				   bool mark)
+static __always_inline int deliver(struct __sk_buff *skb, struct settings *set, __u32 where, int ecn)
 {
 	struct bpf_redir_neigh via = {.nh_family = AF_INET};
-	void *data, *end;
-	struct iphdr *ip;
+	struct iphdr *ip = unwrap(skb, ecn);
 
-	if (bpf_skb_adjust_room(skb, -OVERHEAD, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+	if (!ip)
 		return TC_ACT_SHOT;
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	ip = data + ETH_HLEN;
-	if ((void *)(ip + 1) > end)
-		return TC_ACT_SHOT;
-	if (mark)
-		remark(ip, ecn);
-	if (where && where <= LANS) {
+	if (where < LANS) {
 		lower_ttl(ip);
 		via.ipv4_nh = ip->daddr;
-		return bpf_redirect_neigh(set->lan[where - 1].interface, &via, sizeof(via), 0);
+		return bpf_redirect_neigh(set->lan[where].interface, &via, sizeof(via), 0);
 	}
-	__builtin_memcpy(data, set->ethernet, ETH_HLEN);
+	__builtin_memcpy((void *)ip - ETH_HLEN, set->ethernet, ETH_HLEN);
 	return bpf_redirect(set->kernel_end, BPF_F_INGRESS);
 }
 
 static __always_inline int inbound(struct __sk_buff *skb, __u32 interface)
 {
-	struct entry *source, *destination;
+	__u32 zero = 0, at, slot, where, length, number, size;
+	struct flow flow = {}, *known;
 	struct settings *set;
 	struct tunnel *tunnel;
 	struct outer *outer;
 	struct iphdr *ip;
 	struct lane *lane;
-	__u32 zero = 0, slot, length, number, size;
-	void *table, *end;
-	__u8 where, ttl;
-	bool held, mark;
-	int ecn;
+	int ecn, verdict;
+	void *end;
+	bool good;
 
 	outer = tunnel_data(skb, &length, &end);
 	if (!outer)
 		return NOT_OURS;
 	ip = (void *)(outer + 1);
-	slot = tunnel_of(outer, interface, 0);
-	held = slot == NONE;
-	if (held)
-		slot = tunnel_of(outer, interface, 1);
-	tunnel = bpf_map_lookup_elem(&tunnels, &slot);
-	table = bpf_map_lookup_elem(&table_now, &zero);
 	lane = my_lane();
 	set = bpf_map_lookup_elem(&settings, &zero);
-	if (!tunnel || !table || !lane || !set || slot >= TUNNELS || !tunnel->up || forsaken())
+	if (!lane || !set || forsaken())
 		return NOT_OURS;
-	if (!whole(ip))
-		return drop(lane, IN_BAD_CHECKSUM, false);
-	if (!unicast(ip->saddr) || !unicast(ip->daddr))
-		return drop(lane, IN_NOT_UNICAST, false);
-	source = find(table, ip->saddr);
-	destination = find(table, ip->daddr);
-	if (!source || !destination)
+	good = whole(ip);
+	flow.source = ip->saddr;
+	flow.destination = ip->daddr;
+	flow.remote = outer->ip.saddr;
+	flow.local = outer->ip.daddr;
+	flow.port = outer->udp.source;
+	flow.interface = interface;
+	flow.epoch = set->epoch;
+	at = place(&flow);
+	known = bpf_map_lookup_elem(&flows_in, &at);
+	if (!known)
 		return NOT_OURS;
-	if (source->flags & (OWN | HOME))
-		return drop(lane, IN_OWN_SOURCE, false);
-	/* Keepalives, signalling and what the box itself talks: the other plane looks closer. */
-	if (destination->flags & HOME)
-		return NOT_OURS;
-	if (source->flags & END)
-		return drop(lane, IN_TUNNEL_END_SOURCE, false);
-	if (tunnel->direct && (held || source->source != slot)) {
-		/* A new process knows the peer's end a moment before it knows the peer's prefixes. */
-		__u32 before = held ? slot : tunnel_of(outer, interface, 1);
-
-		if (before == NONE || !confirmed(ip->saddr, before, 1))
-			return drop(lane, IN_UNCONFIRMED_SOURCE, false);
+	if (!good || !same(known, &flow)) {
+		verdict = judge_in(&flow, good);
+		if (verdict >= 0)
+			return drop(lane, verdict);
+		if (verdict != PASSES)
+			return NOT_OURS;
+		*known = flow;
 	}
-	if (!(destination->flags & OWN))
-		return drop(lane,
-			    destination->flags & END ? IN_TUNNEL_END_DESTINATION : IN_FOREIGN_DESTINATION,
-			    false);
+	slot = known->slot;
+	tunnel = bpf_map_lookup_elem(&tunnels, &slot);
+	if (!tunnel || slot >= TUNNELS || !tunnel->up)
+		return NOT_OURS;
 	ecn = congestion(outer->ip.tos, ip->tos);
 	if (ecn < 0)
-		return drop(lane, IN_CONGESTION_UNMARKED, false);
-	mark = ecn != (ip->tos & 3);
-	ttl = ip->ttl;
+		return drop(lane, IN_CONGESTION_UNMARKED);
 	if (skb->gso_size && ip->protocol == IPPROTO_UDP) {
 		/* Many datagrams that no link has cut yet. Out of the tunnel the kernel would still take
 		 * them for tunnelled ones, so they are cut before: the pair does, its offloads are off. */
@@ -432,14 +535,14 @@ static __always_inline int inbound(struct __sk_buff *skb, __u32 interface)
 		size = skb->gso_size + sizeof(*ip) + tcp->doff * 4;
 		number = packets(skb, ETH_HLEN + OVERHEAD + size - skb->gso_size);
 	}
-	if (!skb->gso_size && !clamp(skb, tunnel, ETH_HLEN + sizeof(struct outer)))
+	where = known->lan - 1; /* LANS or more: the kernel routes it */
+	if (where >= LANS || ip->ttl <= 1 || size > set->lan[where].mtu)
+		where = LANS;
+	if (!skb->gso_size && !clamp(skb, tunnel, ip, end, ETH_HLEN + sizeof(struct outer)))
 		return NOT_OURS;
-	where = destination->lan;
-	if (where && (where > LANS || ttl <= 1 || size > set->lan[where - 1].mtu))
-		where = 0;
 	lane->value[IN_FORWARDED] += number;
 	count(lane, GLOBALS + 2 * slot, number);
-	return deliver(skb, set, where, ecn, mark);
+	return deliver(skb, set, where, ecn);
 }
 
 SEC("tc/from_tunnel")

@@ -154,19 +154,16 @@ static __always_inline int relay(struct __sk_buff *skb, struct tunnel *tunnel,
 				 struct bpf_fib_lookup *fib, __u32 length, int ecn)
 {
 	struct bpf_redir_neigh via = {.nh_family = AF_INET, .ipv4_nh = fib->ipv4_dst};
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct outer *outer = data + ETH_HLEN;
-	struct iphdr *ip = (void *)(outer + 1);
+	struct outer *outer = outer_of(skb);
+	struct iphdr *ip;
 	__sum16 check;
 
-	if ((void *)(ip + 1) > end || (outer->udp.check && readdress(skb, outer, tunnel)))
+	if (!outer || (outer->udp.check && readdress(skb, outer, tunnel)))
 		return TC_ACT_SHOT;
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	outer = data + ETH_HLEN;
+	outer = outer_of(skb);
+	if (!outer)
+		return TC_ACT_SHOT;
 	ip = (void *)(outer + 1);
-	if ((void *)(ip + 1) > end)
-		return TC_ACT_SHOT;
 	/* A header and its own checksum sum up to the same whatever changes: so does the UDP checksum. */
 	lower_ttl(ip);
 	remark(ip, ecn);
@@ -174,22 +171,6 @@ static __always_inline int relay(struct __sk_buff *skb, struct tunnel *tunnel,
 	put_outer(outer, tunnel, ip->tos, length);
 	outer->udp.check = check;
 	return bpf_redirect_neigh(fib->ifindex, &via, sizeof(via), 0);
-}
-
-static __always_inline int deliver(struct __sk_buff *skb, __u32 tun, int ecn)
-{
-	void *data, *end;
-	struct iphdr *ip;
-
-	if (bpf_skb_adjust_room(skb, -OVERHEAD, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
-		return TC_ACT_SHOT;
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	ip = data + ETH_HLEN;
-	if ((void *)(ip + 1) > end)
-		return TC_ACT_SHOT;
-	remark(ip, ecn);
-	return bpf_redirect(tun, BPF_F_INGRESS);
 }
 
 SEC("tc/from_tunnel")
@@ -260,7 +241,7 @@ int from_tunnel(struct __sk_buff *skb)
 			return NOT_OURS;
 		lane->value[TO_HOME] += number;
 		count(lane, GLOBALS + 2 * slot, number);
-		return deliver(skb, set->tun, ecn);
+		return unwrap(skb, ecn) ? bpf_redirect(set->tun, BPF_F_INGRESS) : TC_ACT_SHOT;
 	}
 	to = destination->slot;
 	target = in_force(to, now);
@@ -277,22 +258,22 @@ int to_tunnel(struct __sk_buff *skb)
 {
 	const __u64 flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
 			    BPF_F_ADJ_ROOM_FIXED_GSO;
-	/* A TUN device's packets have no link header. */
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	__u32 zero = 0, slot, length, size, number;
 	struct entry *source, *destination;
 	struct bpf_fib_lookup fib = {};
-	struct iphdr *ip = data;
 	struct binding *target;
 	struct settings *set;
 	struct outer *outer;
+	struct iphdr *ip;
 	struct lane *lane;
 	bool fixed;
+	void *end;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) || (void *)(ip + 1) > end)
+	ip = inner(skb, 0, &end); /* a TUN device's packets have no link header */
+	if (!ip)
 		return NOT_OURS;
 	length = bpf_ntohs(ip->tot_len);
-	if (*(__u8 *)ip != 0x45 || length != skb->len || !ip->ttl || !whole(ip))
+	if (length != skb->len || !ip->ttl || !whole(ip))
 		return NOT_OURS;
 	set = bpf_map_lookup_elem(&settings, &zero);
 	lane = my_lane();
@@ -315,12 +296,10 @@ int to_tunnel(struct __sk_buff *skb)
 		return NOT_OURS;
 	if (bpf_skb_adjust_room(skb, OVERHEAD, BPF_ADJ_ROOM_MAC, flags))
 		return TC_ACT_SHOT;
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	outer = data + ETH_HLEN;
-	ip = (void *)(outer + 1);
-	if ((void *)(ip + 1) > end)
+	outer = outer_of(skb);
+	if (!outer)
 		return TC_ACT_SHOT;
+	ip = (void *)(outer + 1);
 	put_outer(outer, &target->tunnel, ip->tos, length);
 	/* The kernel made it of the TOS: no host chooses the band that control leaves by. */
 	skb->priority = 0;

@@ -114,8 +114,8 @@ static __always_inline void remark(struct iphdr *ip, int ecn)
 
 /* The beginning of a TCP connection asks for segments that fit into the tunnel (RFC 6691 2): where
  * its first option is the MSS, as all stacks send it. 0: the other plane must look. Pointers into
- * the packet are void afterwards. at: of the IPv4 header in skb. */
-static __always_inline bool clamp(struct __sk_buff *skb, struct tunnel *tunnel, __u32 at)
+ * the packet are void afterwards. at: of the TCP header in skb. */
+static __always_inline bool clamp_at(struct __sk_buff *skb, struct tunnel *tunnel, __u32 at)
 {
 	struct {
 		struct tcphdr tcp;
@@ -123,12 +123,7 @@ static __always_inline bool clamp(struct __sk_buff *skb, struct tunnel *tunnel, 
 		__be16 mss;
 	} head;
 	__be16 mss = bpf_htons(tunnel->mtu - 40);
-	struct iphdr ip;
 
-	if (tunnel->up < 2 || bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) ||
-	    ip.protocol != IPPROTO_TCP || ip.frag_off & bpf_htons(0x1fff))
-		return true;
-	at += sizeof(ip);
 	if (bpf_skb_load_bytes(skb, at, &head.tcp, sizeof(head.tcp)) || !head.tcp.syn || head.tcp.doff <= 5)
 		return true;
 	if (bpf_skb_load_bytes(skb, at, &head, sizeof(head)) || head.kind != 2 || head.octets != 4)
@@ -139,6 +134,19 @@ static __always_inline bool clamp(struct __sk_buff *skb, struct tunnel *tunnel, 
 	bpf_l4_csum_replace(skb, at - 4, head.mss, mss, sizeof(mss));
 	bpf_skb_store_bytes(skb, at + 2, &mss, sizeof(mss), 0);
 	return true;
+}
+
+/* The same for the packet at `ip`, which is `at` octets into skb and may be read up to `end`: most
+ * are no beginning, and are told by what can be read. */
+static __always_inline bool clamp(struct __sk_buff *skb, struct tunnel *tunnel, struct iphdr *ip,
+				  void *end, __u32 at)
+{
+	struct tcphdr *tcp = (void *)(ip + 1);
+
+	if (ip->protocol != IPPROTO_TCP || tunnel->up < 2 || ip->frag_off & bpf_htons(0x1fff) ||
+	    ((void *)(tcp + 1) <= end && !tcp->syn))
+		return true;
+	return clamp_at(skb, tunnel, at + sizeof(*ip));
 }
 
 /* Octets of the longest packet that is to leave, or 0: the userspace plane must decide. A packet
@@ -253,4 +261,43 @@ static __always_inline struct outer *tunnel_data(struct __sk_buff *skb, __u32 *l
 		return NULL;
 	*last = end; /* read once more, the compiler would keep half of it in the verifier's eyes */
 	return outer;
+}
+
+/* An IPv4 header without options, behind `link` octets of link header; NULL if there is none. */
+static __always_inline struct iphdr *inner(struct __sk_buff *skb, __u32 link, void **last)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + link;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) || (void *)(ip + 1) > end || *(__u8 *)ip != 0x45)
+		return NULL;
+	*last = end;
+	return ip;
+}
+
+/* Where the outer header is, after room was made or before it goes; NULL: drop. */
+static __always_inline struct outer *outer_of(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct outer *outer = data + ETH_HLEN;
+
+	return (void *)(outer + 1) + sizeof(struct iphdr) > end ? NULL : outer;
+}
+
+/* Take the outer header away; the inner packet, whose ECN field is `ecn` now. NULL: drop. */
+static __always_inline struct iphdr *unwrap(struct __sk_buff *skb, int ecn)
+{
+	void *data, *end;
+	struct iphdr *ip;
+
+	if (bpf_skb_adjust_room(skb, -OVERHEAD, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+		return NULL;
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	ip = data + ETH_HLEN;
+	if ((void *)(ip + 1) > end)
+		return NULL;
+	if ((ip->tos & 3) != ecn)
+		remark(ip, ecn);
+	return ip;
 }

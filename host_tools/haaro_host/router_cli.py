@@ -179,6 +179,10 @@ def show(answer: dict[str, Any], console: Console) -> None:
                 console.print(f"{network['prefix']} of {peer['cr_hoa']}: {network['obstacle']}")
     data_plane = answer["data_plane"]
     console.print(f"packets go by the {data_plane['plane']} plane: {data_plane['why']}")
+    fast = data_plane.get("fast_lan")
+    if fast:
+        names = ", ".join(fast["interfaces"]) or "no interface"
+        console.print(f"past the kernel's forwarding goes {names}: {fast['why']}")
     counters = {**answer["counters"], **data_plane["counters"]}
     seen = ", ".join(f"{name} {count}" for name, count in counters.items() if count)
     console.print("counters:", seen or "all 0")

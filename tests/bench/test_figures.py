@@ -161,7 +161,7 @@ def result(kernel_tcp: float) -> dict:
         ],
         "home_agent": [{"routers": 100, "empty": {"median_ms": 1.0, "p99_ms": 2.0},
                         "restart": {"median_ms": 0.2, "p99_ms": 0.3}}],
-        "errors": [{"row": "kernel_lan", "round": 0, "why": "no such thing"}],
+        "errors": [{"row": "kernel_routed", "round": 0, "why": "no such thing"}],
         "effort": {"rounds": 5, "tcp_s": 2, "trial_s": 0.5},
         "machine": {"cpu": "a CPU", "cpus": 2, "kernel": "6.1", "architecture": "x86_64",
                     "load_before": 0.12},
@@ -187,7 +187,7 @@ def test_a_figure_that_is_missed_is_called_missed():
 def test_the_page_has_every_row_and_says_what_is_missing():
     page = report.page(result(3.9))
     assert "2 rounds (of 5: there was no time for more)" in page
-    assert "Not measured, because it failed: kernel_lan in round 1." in page
+    assert "Not measured, because it failed: kernel_routed in round 1." in page
     assert (
         "| kernel | 3.90 (0.97) | 1.00 (1.00) | 190 (0.95) | 1.90 (1.90 to 1.90) | nothing |"
         in page

@@ -37,9 +37,11 @@ def run(*command: str, check: bool = True) -> str:
 # The data planes that forwarding is tested on: "lan" passes by the kernel's forwarding.
 PLANES = {
     "userspace": {"dataplane": "userspace"},
-    "kernel": {"dataplane": "kernel"},
+    "kernel": {"dataplane": "kernel", "fast_lan": []},
     "kernel-lan": {"dataplane": "kernel", "fast_lan": ["lan"]},
 }
+# As without a word in the configuration.
+_AUTO = {"dataplane": "kernel"}
 
 
 def why_no_kernel_plane() -> str | None:
@@ -125,7 +127,10 @@ class Net:
 
     def plane_config(self, name: str) -> dict:
         """Return what router `name` must be told to use the plane."""
-        return {**PLANES[self.plane], **({"socket": f"{self.run}/{name}"} if self.run else {})}
+        return {
+            **PLANES.get(self.plane, _AUTO),
+            **({"socket": f"{self.run}/{name}"} if self.run else {}),
+        }
 
 
 SNIFF = """

@@ -86,6 +86,7 @@ def status(machine, control, stray, signalling):
         "plane": machine.plane_kind,
         "why": machine.plane_why,
         "calls": plane.door.status() if machine.plane_kind == "kernel" else None,
+        "fast_lan": [plane.lans.names, plane.lans.why] if machine.plane_kind == "kernel" else None,
     }
 
 
@@ -103,7 +104,7 @@ def main():
         "tunnel_interface": config.get("tunnel_interface", "haaro0"),
         "uplinks": [{"interface": name} for name in config["uplinks"]],
         "dataplane": config.get("dataplane", "userspace"),
-        "fast_lan": config.get("fast_lan", []),
+        "fast_lan": config.get("fast_lan"),
         "mss_clamp": config.get("mss_clamp", True),
         "socket": config.get("socket"),
     }
@@ -140,6 +141,15 @@ def main():
                     machine.stop(word == "fail")
                     print(json.dumps({"stopped": True}))
                     return
+                if word[0] == "{":
+                    # Other tunnels and tables, all of them.
+                    config.update(json.loads(word))
+                    for row in config["tunnels"]:
+                        tunnel(machine, row)
+                    tables(machine, config)
+                    machine.plane.commit()
+                    print(json.dumps({"done": True}))
+                    continue
                 if word == "echo":
                     peer = address(config["tunnels"][0][6])
                     packet = build_icmp_echo(settings.home_address, peer, False, 1, 2, b"", 0xC0)

@@ -60,7 +60,7 @@ def test_a_complete_file_gives_settings_and_options(write):
     assert settings.static_krm == {bytes([192, 0, 2, 131]): [b"\xaa" * 20]}
     assert options["uplinks"][0]["interface"] == "wan"
     assert options["tunnel_interface"] == "haaro0"
-    assert (options["dataplane"], options["fast_lan"]) == ("auto", [])
+    assert (options["dataplane"], options["fast_lan"]) == ("auto", None)
     assert options["mss_clamp"] is True
 
 

@@ -32,7 +32,7 @@ _REPORT_EVERY_MS = const(200)
 class KernelPlane(UserspacePlane):
     """`door` is a platform.linux_bpf.KernelDoor that has loaded, `paths` a linux_paths.LinuxPaths.
 
-    lans: interfaces whose packets pass by the kernel's forwarding, in and out.
+    lans: a kernel_lans.FastLans.
     """
 
     def __init__(
@@ -40,10 +40,7 @@ class KernelPlane(UserspacePlane):
     ) -> None:
         self.door = door
         self._paths = paths
-        self._lans = lans
-        self._lan_links: list = []  # (index, mtu) of each
-        self._local: list = []
-        self._connected: list = []
+        self.lans = lans
         self._pair = (0, 0)
         self._interfaces: dict = {}  # uplink: index of its interface, 0 = not for the programs
         self._via = [b""] * MAX_TUNNELS
@@ -91,14 +88,13 @@ class KernelPlane(UserspacePlane):
             (names[1], "ingress", "from_pair"),
             (names[0], "egress", "to_tunnel"),
         ]
-        for interface, link in zip(self._lans, self._lan_links):
-            if link[0]:
-                programs.append((interface, "ingress", "lan_to_tunnel"))
-        for interface, direction, program in programs:
-            if not door.attach(interface, direction, program):
-                refused = "tc on %s: %s" % (interface, door.last_error)
-                door.unload()
-                return refused
+        done = True
+        for program in programs:
+            done = done and door.attach(*program)
+        if not done or not self.lans.attach(door):
+            refused = "tc: " + door.last_error
+            door.unload()
+            return refused
         self._pair = indexes
         # Too few packets come here to be worth a change of the link.
         self._use_runs = False
@@ -161,19 +157,16 @@ class KernelPlane(UserspacePlane):
             if key and self._next_hop(key) != self._via[tunnel]:
                 self._dirty[tunnel] = 1
                 self._changed = True
-        if not self._lans:
-            return
-        links = [self._paths.ethernet(interface) for interface in self._lans]
-        connected = [self._paths.connected(link[0]) if link[0] else [] for link in links]
-        local = self._paths.local_prefixes()
-        if self._pair[0]:
-            for i, interface in enumerate(self._lans):
-                if links[i][0] and links[i][0] != self._lan_links[i][0]:
-                    # Made anew, a bridge for instance: the program is gone with the old one.
-                    self.door.attach(interface, "ingress", "lan_to_tunnel")
-        if (links, connected, local) != (self._lan_links, self._connected, self._local):
-            self._lan_links, self._connected, self._local = links, connected, local
+        if self.lans.look():
             self._changed = True
+            if self._pair[0]:
+                self.lans.attach(self.door)
+
+    def check(self) -> None:
+        """As UserspacePlane."""
+        super().check()
+        if self.lans.due():
+            self.look_around()
 
     def commit(self) -> None:
         """Put in force what was asked for since the last time, and ask for the counters.
@@ -213,7 +206,6 @@ class KernelPlane(UserspacePlane):
         anew = ends != self._known_ends or not self._in_force or self._in_force[0] != self._bank
         new = (self._bank, self._generation, self._generation if anew else self._in_force[2])
         (_, table), (_, path) = self._names(new)
-        self._write_settings(file)
         for tunnel in range(MAX_TUNNELS):
             if self._dirty[tunnel]:
                 value = self._tunnel(tunnel)
@@ -227,6 +219,7 @@ class KernelPlane(UserspacePlane):
         file.write("flags 1\n")
         self._all_rows().write(file, table, self._slot(0))
         kernel_maps.point(file, maps, "table", 0, table)
+        self._write_settings(file)
         done = self.door.run()
         if done:
             self._in_force = new
@@ -248,12 +241,12 @@ class KernelPlane(UserspacePlane):
 
     def _write_settings(self, file):
         ethernet = self._state[base.STATE_ETHERNET : base.STATE_ETHERNET + 14]
-        kernel_maps.settings(file, self.door.maps, self._pair, ethernet, self._lan_links)
+        kernel_maps.settings(file, self.door.maps, self._pair, ethernet, self.lans.links)
 
     def _all_rows(self):
         rows = kernel_maps.Rows(self._aside.data, self._rows)
         rows.own(self._networks, self._home_address, self._ends())
-        rows.kernels(self._networks, self._local, self._connected)
+        rows.kernels(self._networks, self.lans.local, self.lans.connected)
         self._omitted = rows.omitted
         return rows
 
@@ -262,6 +255,7 @@ class KernelPlane(UserspacePlane):
         file = self.door.begin()
         for kind in ("table", "ends"):
             kernel_maps.point(file, maps, kind, 1, "%s/no_%s" % (maps, kind))
+        self._write_settings(file)
         if self.door.run():
             self._held = None
             self._unpin()

@@ -4,6 +4,7 @@ Owns the layouts of firmware/kernel_plane/haaro.bpf.c and what a prefix inherits
 one. Pure: `file` is anything to write to. Called by dataplane/kernel.py.
 """
 
+import os
 import struct
 
 from haaro.compat import const
@@ -233,8 +234,11 @@ def ends(file, path: str, rows: bytes) -> None:
 
 
 def settings(file, maps: str, pair: tuple, ethernet: bytes, lans: list) -> None:
-    """Write struct settings. pair: index of the kernel's and of our end. lans: (index, mtu ...)."""
-    value = struct.pack("@II", *pair) + bytes(ethernet) + bytes(2)
+    """Write struct settings. pair: index of the kernel's and of our end. lans: (index, mtu ...).
+
+    After what it tells of: what the programs remember ends with it.
+    """
+    value = struct.pack("@II", *pair) + bytes(ethernet) + bytes(2) + b"\1" + os.urandom(3)
     for i in range(_MAX_LANS):
         value += struct.pack("@II", *(lans[i][:2] if i < len(lans) else (0, 0)))
     update(file, maps + "/settings", bytes(4), value)

@@ -113,6 +113,19 @@ class KernelDoor:
             self._run("tc qdisc del dev %s clsact" % device, False)
             _remove(mark % "q", os.rmdir)
 
+    def attached(self) -> list:
+        """Return (interface, direction) of all programs, also of those an earlier run attached."""
+        try:
+            marks = os.listdir(self._root + "/marks")
+        except OSError:
+            return []
+        found = []
+        for mark in marks:
+            if mark[0] in "ie":
+                direction = "ingress" if mark[0] == "i" else "egress"
+                found.append((bytes.fromhex(mark[1:]).decode(), direction))
+        return found
+
     def begin(self):
         """Return the file that takes the lines of the next batch; `run` carries them out."""
         self._file = open(self._batch_path, "w")  # type: ignore[assignment] # noqa: SIM115
@@ -144,14 +157,8 @@ class KernelDoor:
         """Take programs, maps and filters back, also what an earlier run left."""
         if not self._root and not self._find(False):
             return
-        try:
-            marks = os.listdir(self._root + "/marks")
-        except OSError:
-            marks = []
-        for mark in marks:
-            if mark[0] in "ie":
-                interface = bytes.fromhex(mark[1:]).decode()
-                self.detach(interface, "ingress" if mark[0] == "i" else "egress")
+        for interface, direction in self.attached():
+            self.detach(interface, direction)
         if _exists(self._root):
             os.system("rm -rf " + _quoted(self._root))
         for path in (self._batch_path, self._socket + ".err"):

@@ -34,10 +34,16 @@ def make_plane(settings, options: dict, pools: tuple) -> tuple:
         refused = "the kernel plane is refused: " + refused
         return UserspacePlane(*arguments), "userspace", refused, _heap() - began
     from haaro.dataplane.kernel import KernelPlane
+    from haaro.dataplane.kernel_lans import FastLans
+    from haaro.platform import linux_bystanders
     from haaro.platform.linux_paths import LinuxPaths
 
     octets = _heap() - began
-    plane = KernelPlane(*arguments, door, LinuxPaths(), options.get("fast_lan", []))
+    paths = LinuxPaths()
+    taken = [uplink["interface"] for uplink in options["uplinks"]]
+    taken.extend(pair_names(options["tunnel_interface"]))
+    lans = FastLans(options.get("fast_lan"), settings.networks, taken, paths, linux_bystanders)
+    plane = KernelPlane(*arguments, door, paths, lans)
     return plane, "kernel", "configured" if wanted == "kernel" else "the kernel takes it", octets
 
 
@@ -54,3 +60,9 @@ def _left_behind(socket):
         except (OSError, TypeError):
             pass
     return False
+
+
+def pair_names(kernel_end: str) -> tuple:
+    """Return the names of the kernel's and of our end of the veth pair."""
+    other = kernel_end[:-1] + "1" if kernel_end[-1] == "0" else kernel_end + "p"
+    return kernel_end, other

@@ -47,7 +47,7 @@ def load(path: str, rows: list, lans: list, passwords) -> list:
     for driver in ("wifi", "ethernet"):
         if sum([uplink["driver"] == driver for uplink in uplinks]) > 1:
             raise ConfigError(path, "uplinks", driver, "a board has one: one uplink of this driver")
-    for interface in lans:
+    for interface in lans or ():
         if interface in seen:
             raise ConfigError(path, "fast_lan", interface, "an uplink's interface cannot be a LAN")
     return uplinks

@@ -108,6 +108,16 @@ def list_of(rule: object, least: int, most: int) -> object:
     return check_list
 
 
+def lan_interfaces(value: object) -> list | None:
+    """Names of interfaces; "auto" is None."""
+    if value == "auto":
+        return None
+    try:
+        return list_of(text_of(15), 0, 8)(value)  # type: ignore[operator, no-any-return]
+    except ValueError:
+        raise ValueError('must be "auto" or a list of 0 to 8 names of interfaces') from None
+
+
 def text_of(limit: int) -> object:
     def rule(value: object) -> str:
         if not isinstance(value, str) or not 0 < len(value) <= limit:

@@ -57,6 +57,8 @@ def _data_plane(loop):
     }
     if loop.machine.plane_kind == "kernel":
         answer["calls"] = loop.plane.door.status()
+        lans = loop.plane.lans
+        answer["fast_lan"] = {"interfaces": lans.names, "why": lans.why}
     return answer
 
 

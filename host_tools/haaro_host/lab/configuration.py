@@ -127,7 +127,7 @@ def router_json(
         "keepalive": {"ha_s": 25, "direct_ms": 1000, "misses": 3},
         "log": "info",
         "dataplane": layout.dataplane,
-        "fast_lan": ["lan"] if layout.fast_lan else [],
+        "fast_lan": layout.fast_lan,
     }
 
 

@@ -126,7 +126,7 @@ class Layout:
 
     `ingress`: link of the internet router (its interface is `port_to`) -> nets, see `INGRESS`.
     `uplinks`: node -> entries for `uplinks` in its router.json. `dataplane`: which plane the
-    routers use, as in router.json; `fast_lan`: the kernel plane passes by the kernel's forwarding.
+    routers use, as in router.json, and so is `fast_lan`.
     `ha_dataplane`: the home agent's, as in ha.toml.
     """
 
@@ -137,7 +137,7 @@ class Layout:
     uplinks: dict[str, list[dict[str, object]]] = field(default_factory=dict)
     dataplane: str = "userspace"
     ha_dataplane: str = "userspace"
-    fast_lan: bool = False
+    fast_lan: str | tuple[str, ...] = "auto"
 
     @property
     def routers(self) -> tuple[str, ...]:
@@ -147,20 +147,20 @@ class Layout:
 
 DEFAULT_LAYOUT = Layout()
 HA_DATA_PLANES = ("userspace", "kernel", "auto")
-DATA_PLANES = ("userspace", "kernel", "kernel-lan", "auto")
+DATA_PLANES = ("userspace", "kernel", "kernel-routed", "auto")
 WAN_UPLINK: dict[str, object] = {"name": "wan", "driver": "linux_netdev", "interface": "wan"}
 
 
 def layout_with(dataplane: str, ha_dataplane: str = "userspace") -> Layout:
-    """The default lab with these data planes; "kernel-lan" passes by the kernel's forwarding too.
+    """The default lab with these data planes; "kernel-routed" leaves forwarding to the kernel.
 
     Raises ValueError with what is allowed.
     """
     for name, allowed in ((dataplane, DATA_PLANES), (ha_dataplane, HA_DATA_PLANES)):
         if name not in allowed:
             raise ValueError(f"data plane {name!r}: allowed are {', '.join(allowed)}")
-    kind = dataplane.removesuffix("-lan")
-    fast_lan = kind != dataplane
+    kind = dataplane.removesuffix("-routed")
+    fast_lan: str | tuple[str, ...] = "auto" if kind == dataplane else ()
     return replace(DEFAULT_LAYOUT, dataplane=kind, fast_lan=fast_lan, ha_dataplane=ha_dataplane)
 
 
