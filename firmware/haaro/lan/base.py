@@ -6,6 +6,11 @@ ttl_step   what forwarding a packet lowers its TTL by (0: the kernel already did
 write(buffer, offset, octets) -> int | None   sends one frame without allocating; None = not sent
 close()
 
+One that takes superframes (dataplane/superframes.py), both ways, has besides:
+
+ahead      24 octets in front of each IP header: a vnet header, then `ethernet`; otherwise 14
+joins_udp  whether UDP datagrams may be joined, too
+
 A port without sockets (w5500.py; `pairs` is empty) has besides:
 
 event      what `poll` can watch, or None: then `pending` is asked each turn of the loop

@@ -30,13 +30,13 @@ _LIMITED = b"\xff\xff\xff\xff"
 class Probe:
     """One address that is asked for before the answer leaves."""
 
-    def __init__(self, request, kind: int, address: bytes, key: bytes, due: int, tries: int):
+    def __init__(self, request, kind: int, address: bytes, key: bytes, tries: int) -> None:
         self.request = request
         self.kind = kind
         self.address = address
         self.key = key
-        self.due = due
         self.tries = tries
+        self.due: int | None = None  # counted from the next tick: until then time is old
 
 
 class Server:
@@ -44,13 +44,13 @@ class Server:
     "reservations": {Ethernet address: address}, "file": path or None}.
     """
 
-    def __init__(self, address: bytes, prefix_len: int, options: dict) -> None:
+    def __init__(self, address: bytes, prefix_len: int, options: dict, now: int) -> None:
         self._address = address
         first = int.from_bytes(options["first"], "big")
         count = int.from_bytes(options["last"], "big") - first + 1
         self._lease_s = options["lease_s"]
         self._reservations = options["reservations"]
-        self.leases = leases.Leases(first, count, self._lease_s, options["file"])
+        self.leases = leases.Leases(first, count, self._lease_s, options["file"], now // 1000)
         mask = (0xFFFFFFFF << (32 - prefix_len)) & 0xFFFFFFFF
         self._network = [
             (message.MASK, mask.to_bytes(4, "big")),
@@ -65,7 +65,7 @@ class Server:
         if options["mtu"]:
             self._network.append((message.MTU, options["mtu"].to_bytes(2, "big")))
         self._probes: list = []
-        self._now = 0
+        self._now = now
         self._neighbours = None
         self._reply = None
         self.counts = {}
@@ -119,6 +119,9 @@ class Server:
         """Send what has waited for ARP; now in ms."""
         self._now = now
         self.leases.now = now // 1000
+        for probe in self._probes:
+            if probe.due is None:
+                probe.due = now + _PROBE_MS
         while self._probes and self._probes[0].due <= now:
             probe = self._probes.pop(0)
             if probe.kind == message.OFFER:
@@ -130,7 +133,9 @@ class Server:
 
     def next_deadline(self) -> int | None:
         """Return when `tick` has something to send, in ms."""
-        return self._probes[0].due if self._probes else None
+        if not self._probes:
+            return None
+        return self._now if self._probes[-1].due is None else self._probes[0].due
 
     def close(self) -> None:
         """Save the leases."""
@@ -176,7 +181,7 @@ class Server:
             row = self.leases.row_of(address)
             if self.leases.state(row) != leases.LEASED:
                 self.leases.set(row, key, request.mac, leases.OFFERED, _OFFER_S)
-        self._probes.append(Probe(request, kind, address, key, self._now + _PROBE_MS, tries))
+        self._probes.append(Probe(request, kind, address, key, tries))
         self._neighbours.probe(address)
 
     def _choose(self, request, key):

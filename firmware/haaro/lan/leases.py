@@ -26,15 +26,15 @@ def key_of(client: bytes | None, mac: bytes) -> bytes:
 class Leases:
     """The rows of the addresses first to first + count - 1 (integers). path: file, None: none."""
 
-    def __init__(self, first: int, count: int, lease_s: int, path: str | None) -> None:
+    def __init__(self, first: int, count: int, lease_s: int, path: str | None, now: int) -> None:
         self.first = first
         self.count = count
-        self.now = 0
+        self.now = now
         self._lease_s = lease_s
         self._path = path
         self._rows = bytearray(count * _ROW)
         self._changed_at: int | None = None
-        self._written_at = -_WRITE_S
+        self._written_at = now - _WRITE_S
         self.writes = self.write_errors = 0
         self._load()
 

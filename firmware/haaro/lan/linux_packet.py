@@ -4,7 +4,22 @@ The kernel keeps the LAN, DHCP, the firewall and local sockets, lowers the TTL a
 we see each packet it routes into the tunnels, and give it each packet that came out of one.
 """
 
-from haaro.platform import linux_sockets
+from haaro.dataplane.chosen import leaves
+from haaro.platform import ethtool, linux_sockets
+
+
+def prepare_pair(indexes: tuple, plain: bool) -> bool:
+    """Set the offloads of the kernel's and of our end; return whether there will be superframes.
+
+    plain: they are not wanted. Without machine code the kernel cuts and sums faster than we.
+    """
+    superframes = not plain and leaves.FAST and linux_sockets.takes_vnet()
+    names = (ethtool.OFFLOADS, ethtool.OFFLOADS)
+    if superframes:
+        names = (ethtool.SUPERFRAMES_IN, ethtool.SUPERFRAMES_OUT)
+    for index, off in zip(indexes, names):
+        ethtool.features_off(index, off)
+    return superframes
 
 
 class LinuxPacketPort:
@@ -12,10 +27,14 @@ class LinuxPacketPort:
 
     ttl_step = 0
 
-    def __init__(self, index: int, own_mac: bytes, kernel_mac: bytes) -> None:
+    def __init__(
+        self, index: int, own_mac: bytes, kernel_mac: bytes, superframes: bool = False
+    ) -> None:
         self.ethernet = kernel_mac + own_mac + b"\x08\x00"
-        self.pairs = linux_sockets.lan_pairs(index)
+        self.ahead = 24 if superframes else 14
+        self.pairs = linux_sockets.lan_pairs(index, superframes)
         self._sender = linux_sockets.lan_sender(index)
+        self.joins_udp = superframes and linux_sockets.vnet_sender(self._sender)
         self.write = self._sender.write
 
     def close(self) -> None:

@@ -60,7 +60,7 @@ class W5500Lan:
         if dhcp is not None:
             from haaro.lan.dhcp import Server
 
-            server = Server(address4, prefix_len, dhcp)
+            server = Server(address4, prefix_len, dhcp, now)
         self.office = Office(address4, prefix_len, mac, self._send, server)
         self._mac = mac
         self._vlan = vlan
