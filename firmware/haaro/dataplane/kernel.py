@@ -276,7 +276,8 @@ class KernelPlane(UserspacePlane):
         return self._bank * MAX_TUNNELS + tunnel
 
     def _next_hop(self, key):
-        link = self._interfaces.get(key[0], 0)
+        # Without a next hop the programs leave a tunnel alone: one in no UDP is not theirs.
+        link = self._interfaces.get(key[0], 0) if key[3] <= 0xFFFF else 0
         return self._paths.next_hop(link, key[1], key[2]) if link else b""
 
     def _tunnel(self, tunnel):
@@ -291,7 +292,8 @@ class KernelPlane(UserspacePlane):
         mtu = state[at + base.SLOT_MTU] << 8 | state[at + base.SLOT_MTU + 1]
         link = self._interfaces.get(key[0], 0)
         up = 1 + state[base.STATE_CLAMP]
-        return kernel_maps.tunnel(key[1], key[2], key[3], link, via, mtu, up, tunnel > 0)
+        port = key[3] & 0xFFFF
+        return kernel_maps.tunnel(key[1], key[2], port, link, via, mtu, up, tunnel > 0)
 
     def _all_ends(self):
         """Return all ends that packets may come from, as kernel_maps.ends takes them."""
@@ -306,7 +308,7 @@ class KernelPlane(UserspacePlane):
 
     def _end(self, tunnel, uplink, remote, port):
         link = self._interfaces.get(uplink, 0)
-        if not link:
+        if not link or port > 0xFFFF:
             return b""
         local = self._uplinks[uplink][1]
         slot = struct.pack("@I", self._slot(tunnel))

@@ -17,7 +17,12 @@ from haaro.compat import const
 RECORD = 56
 _FLOOR = const(576)
 _HOLD_MS = const(600000)
-_OVERHEAD = const(32)
+_UDP = const(17)
+_GRE = const(47)
+
+
+def _overhead(port):
+    return 32 if port <= 0xFFFF else 24 if port >> 16 == _GRE else 20
 
 
 class PathMtu:
@@ -40,13 +45,18 @@ class PathMtu:
         for tunnel, key in enumerate(keys):
             if not key or key[2] != remote or key[1] != record[at + 40 : at + 44]:
                 continue
-            if key[3] == record[at + 50] << 8 | record[at + 51]:
+            if record[at + 37] != _UDP:
+                # There is no port; minimal encapsulation sends IP in IP too.
+                ours = key[3] > 0xFFFF
+            else:
+                ours = key[3] == record[at + 50] << 8 | record[at + 51]
+            if ours:
                 length = record[at + 30] << 8 | record[at + 31]
                 mtu = record[at + 26] << 8 | record[at + 27]
                 if not mtu:
                     # An old router: the next plateau (RFC 1191 7.1) under what was too long.
                     mtu = 1492 if length > 1492 else 1006 if length > 1006 else 608
-                inner = max(mtu - _OVERHEAD, _FLOOR)
+                inner = max(mtu - _overhead(key[3]), _FLOOR)
                 if mtu < length and inner < mtu_of(tunnel):
                     now = time.ticks_ms()  # type: ignore[attr-defined]
                     self.lowered[tunnel] = (inner, now)

@@ -25,6 +25,7 @@ class Port:
     def __init__(self, pair: tuple, uplink: int) -> None:
         self.lengths, self.packets = pair
         self.uplink = uplink
+        self.other = None  # who reads it instead (other_encapsulations.py)
         self.stride = LAN_RECORD if uplink < 0 else UPLINK_RECORD
         self.base = _ETHERNET if uplink < 0 else _OVERHEAD
 
@@ -54,7 +55,10 @@ class Receiver:
         for port in self._ports:
             if port.lengths is obj:
                 try:
-                    self._read(port)
+                    if port.other:
+                        port.other.read(port)
+                    else:
+                        self._read(port)
                 except OSError:
                     self._port_errors += 1
                 return True

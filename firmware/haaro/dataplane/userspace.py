@@ -29,6 +29,7 @@ class UserspacePlane(Forwarder):
         self._uplinks: dict = {}  # index: (interface, address)
         self._keys: list = [None] * MAX_TUNNELS  # (uplink, local, remote, port)
         self._others: dict = {}  # tunnel: (uplink, remote, port)
+        self._raw = None  # OtherEncapsulations, once there is a tunnel in no UDP
         self._mtus: dict = {}  # tunnel: what its link allows
         self._path = PathMtu()
         self._use_runs = leaves.FAST
@@ -149,6 +150,7 @@ class UserspacePlane(Forwarder):
     ) -> bool:
         """Make or change tunnel `tunnel`; mtu is that of the inner packet. False: no socket for it.
 
+        remote_port: over 65535 it is IP protocol << 16 (core/encapsulation.py).
         peer: the inner address keepalives come from; the remote end's address if not given.
         also: (uplink, remote, port) of one more end that packets are accepted from; none are sent
         there (RFC 6521 3.3.6: after a move both care-of addresses are good for a while).
@@ -162,12 +164,16 @@ class UserspacePlane(Forwarder):
             if opened is None or opened[1] != local:
                 return False
             try:
-                self._send[tunnel] = self._sockets.tunnel(opened[0], local, remote, remote_port)
+                if remote_port > 0xFFFF:
+                    raw = self._other_encapsulations()
+                    self._send[tunnel] = raw.sender(uplink, local, remote, remote_port)
+                else:
+                    self._send[tunnel] = self._sockets.tunnel(opened[0], local, remote, remote_port)
             except OSError:
                 self._port_errors += 1
                 return False
             self._tos[tunnel] = 0
-            self._segments[tunnel] = 0 if self._runs[uplink] else -1
+            self._segments[tunnel] = 0 if self._runs[uplink] and remote_port <= 0xFFFF else -1
             self._keys[tunnel] = key
             self._set_end(at, uplink, remote, remote_port)
             self._renew_ends()
@@ -178,8 +184,16 @@ class UserspacePlane(Forwarder):
         self._set_other(tunnel, also)
         return True
 
+    def _other_encapsulations(self):
+        if self._raw is None:
+            from haaro.dataplane.other_encapsulations import OtherEncapsulations
+
+            self._raw = OtherEncapsulations(self)
+        return self._raw
+
     def _set_end(self, at, uplink, remote, port):
         state = self._state
+        port &= 0xFFFF
         state[at + base.SLOT_REMOTE : at + base.SLOT_REMOTE + 4] = remote
         state[at + base.SLOT_PORT] = port >> 8
         state[at + base.SLOT_PORT + 1] = port & 255
@@ -194,6 +208,11 @@ class UserspacePlane(Forwarder):
         else:
             self._others[tunnel] = other
             self._set_end(at, *other)
+            if other[2] > 0xFFFF and other[0] in self._uplinks:
+                try:
+                    self._other_encapsulations().receive(other[0], other[2])
+                except OSError:
+                    self._port_errors += 1
         self._state[at + base.SLOT_UP] = 0 if other is None else 1
         self._state[base.STATE_OTHERS] = 1 if self._others else 0
         self._renew_ends()
@@ -246,7 +265,10 @@ class UserspacePlane(Forwarder):
     def send(self, tunnel: int, packet: bytes) -> bool:
         """Send one inner packet of the control plane; False if that could not be done."""
         end = self._keys[tunnel]
-        if end and self.control(end[0], end[2], end[3], b"\x04\x04\x00\x00" + packet):
+        if end and end[3] > 0xFFFF:
+            if self._raw.control(tunnel, packet):
+                return True
+        elif end and self.control(end[0], end[2], end[3], b"\x04\x04\x00\x00" + packet):
             return True
         self._send_errors += 1
         return False
@@ -273,6 +295,8 @@ class UserspacePlane(Forwarder):
         """Return {name: packets}; table_omitted counts prefixes that found no room."""
         result = super().counters()
         result["table_omitted"] = self._built.omitted
+        if self._raw:
+            result["in_bad_encapsulation"] = self._raw.refused
         return result
 
     def close(self) -> None:
@@ -289,7 +313,9 @@ class UserspacePlane(Forwarder):
         self._icmp_errors.close()
 
     def _add_port(self, pair, uplink):
-        port = Port(pair, uplink)
+        self._watch(Port(pair, uplink))
+
+    def _watch(self, port):
         self._ports.append(port)
         if self._poll:
             self._poll.register(port.lengths, 1)

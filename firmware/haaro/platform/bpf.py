@@ -87,6 +87,21 @@ def tunnel(snap: int, largest: int, cpu: int, cpus: int, home_address: bytes) ->
     return _link(body, {"no": 0, "control": 0, "data": snap or _ALL})
 
 
+def raw(snap: int, least: int, largest: int, cpu: int, cpus: int) -> list:
+    """IPv4 packets without IP options, as long as their header says; see `lan`."""
+    body = [
+        (_LD_B, 0, 0, 0),
+        (_JEQ, 0, "no", 0x45),
+        (_LD_H, 0, 0, 2),
+        (_JGE, 0, "no", least),
+        (_JGT, "no", 0, largest),
+        (_TAX, 0, 0, 0),
+        (_LD_LENGTH, 0, 0, 0),
+        (_JEQ_X, 0, "no", 0),
+    ]
+    return _link(body + _only_cpu(cpu, cpus), {"data": snap or _ALL, "no": 0})
+
+
 def signalling(largest: int, home_address: bytes) -> list:
     """Everything else to port 434: the complement of `tunnel`."""
     body = [
@@ -104,12 +119,17 @@ def signalling(largest: int, home_address: bytes) -> list:
 
 
 def too_big(octets: int) -> list:
-    """ICMP "fragmentation needed" about a UDP packet from port 434, its first `octets` octets."""
+    """ICMP "fragmentation needed" about a UDP packet from port 434, or one of another
+    encapsulation: its first `octets` octets.
+    """
     body = [
         # Two headers without options, or what is compared is not where it should be.
         (_LD_H, 0, 0, 20),
         (_JEQ, 0, "no", 0x0304),
         (_LD_B, 0, 0, 37),
+        (_JEQ, 5, 0, 4),
+        (_JEQ, 4, 0, 47),
+        (_JEQ, 3, 0, 55),
         (_JEQ, 0, "no", 17),
         (_LD_H, 0, 0, 48),
         (_JEQ, 0, "no", 434),

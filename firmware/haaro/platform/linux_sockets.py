@@ -190,6 +190,20 @@ def drops(sockets: list) -> int:
     return linux_drops.drops(sockets)
 
 
+def raw_pairs(protocol: int, interface: str, address: bytes) -> list:
+    """As `tunnel_pairs`, for tunnels that are this IP protocol."""
+    from haaro.platform import linux_encapsulations
+
+    return linux_encapsulations.pairs(protocol, interface, address)
+
+
+def raw_sender(protocol: int, interface: str, local: bytes, remote: bytes, whole: bool = False):
+    """As `tunnel`, for one that is this IP protocol; whole: with the outer header."""
+    from haaro.platform import linux_encapsulations
+
+    return linux_encapsulations.sender(protocol, interface, local, remote, whole)
+
+
 def inet(address: bytes, port: int) -> bytes:
     """Return a struct sockaddr_in."""
     return struct.pack("@H", socket.AF_INET) + struct.pack(">H4s8s", port, address, b"")

@@ -73,6 +73,7 @@ def load(path: str, staged: bool = False) -> tuple:
     settings.networks = networks
     settings.home_prefixes = _inside(top["internet"], top["organisation"])
     settings.explicit = top["explicit"]
+    settings.encapsulation = top["encapsulation"]
     settings.lifetime = top["lifetime"]
     settings.take_keys(*keys)
     settings.static_peers = peers
@@ -214,6 +215,7 @@ _ROUTER = {
     "dataplane": (choice("auto", "kernel", "userspace"), "auto"),
     "fast_lan": (lan_interfaces, None),
     "mss_clamp": (_BOOL, True),
+    "encapsulation": (choice("udp", "ipip", "gre", "minimal"), "udp"),
     "internet": (choice("ha", "local", "block"), "ha"),
     "organisation": (list_of(a_network, 0, 32), []),
     "lan_ipv6": (choice("block", "local"), "block"),
