@@ -236,6 +236,8 @@ _CONSOLE = {
     "port": (text_of(100), "stdin"),
     "speed": (choice(0, 9600, 57600, 115200, 230400, 460800, 921600), 0),
     "profile": (choice("locked", "bench"), "locked"),
+    # Wi-Fi credentials by Improv, without a password.
+    "improv": (choice(True, False), False),
 }
 _POLICY = {
     "return_s": (number(1, 3600), 30),

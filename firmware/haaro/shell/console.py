@@ -45,6 +45,8 @@ class Console:
         self.trial_until: int | None = None
         self.ping = None
         self._fresh = False  # the box was made after what is tried was taken into use
+        self._improv = None  # made when the first packet comes
+        self._improv_open = False
         self.ring: list = []
         self.lost_lines = 0
         self._open_door = open_door
@@ -67,6 +69,9 @@ class Console:
         self._fresh = True
         self._poll = poll
         self.profile = profile
+        options = getattr(box, "options", None)
+        console = options["console"] if options else None
+        self._improv_open = bool(console and console.get("improv"))
         self._open(now)
 
     def detach(self) -> None:
@@ -217,6 +222,7 @@ class Console:
             raise ValueError("nothing is on trial")
         self.trial_until = None
         self.staging.commit()
+        self._tried(True)
         self.log("info", "console: the new configuration is kept: " + why)
 
     def revert(self, why: str) -> None:
@@ -224,6 +230,7 @@ class Console:
         tried, self.trial_until = self.trial_until is not None, None
         self.staging.drop()
         if tried:
+            self._tried(False)
             self.log("warning", "console: the old configuration is back: " + why)
             self.box.restart()
 
@@ -231,11 +238,24 @@ class Console:
         """What was tried did not even start: the old configuration is next."""
         self.trial_until = None
         self.staging.drop()
+        self._tried(False)
         self.log("warning", "console: the old configuration is back: " + why)
+
+    def _tried(self, kept):
+        if self._improv is not None:
+            self._improv.ended(kept)
+
+    @property
+    def improv_allowed(self) -> bool:
+        """Whether Wi-Fi credentials are taken: from who is logged in, or from everybody."""
+        return self._improv_open or self._may()
 
     # --- lines in
 
     def _octet(self, now, octet):
+        improv = self._improv
+        if improv is not None and improv.taking and improv.octet(now, octet):
+            return
         after_return, self._return = self._return, octet == 13
         if octet in (10, 13):
             if octet == 10 and after_return:
@@ -243,7 +263,7 @@ class Console:
             line, self._line = bytes(self._line), bytearray()
             long, self._skip = self._skip, False
             if not line.startswith(b":") or long:
-                self._raw(b"\r\n")
+                self.say_octets(b"\r\n")
             if long:
                 self._say("error: a line has at most %d octets" % _LINE)
             else:
@@ -261,6 +281,13 @@ class Console:
             if self._line:
                 self._line = self._line[:-1]
                 self._echo(b"\x08 \x08")
+        elif octet == 1 and self._line == b"IMPROV" and not self._asking:
+            self._line = bytearray()
+            if improv is None:
+                from haaro.shell.improv import Improv
+
+                improv = self._improv = Improv(self)
+            improv.begin(now)
         elif octet >= 32:
             if len(self._line) >= _LINE:
                 self._line = bytearray()
@@ -271,7 +298,7 @@ class Console:
 
     def _echo(self, octets):
         if not self._asking and not self._line.startswith(b":"):
-            self._raw(octets)
+            self.say_octets(octets)
 
     def _may(self):
         return self._session or self.profile == BENCH
@@ -291,7 +318,7 @@ class Console:
             self._command(now, line)
         elif line == b"login":
             self._asking = True
-            self._raw(b"password: ")
+            self.say_octets(b"password: ")
         elif line:
             self._say("error: locked; first: login")
 
@@ -332,9 +359,10 @@ class Console:
         self._pump()
 
     def _say(self, line):
-        self._raw(line.encode() + b"\r\n")
+        self.say_octets(line.encode() + b"\r\n")
 
-    def _raw(self, octets):
+    def say_octets(self, octets: bytes) -> None:
+        """Say what need not be text."""
         # Without a line nobody hears it.
         if self._door is not None:
             self._out.extend(octets)
