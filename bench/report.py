@@ -66,9 +66,13 @@ def goals(result: dict[str, Any]) -> list[Goal]:
     ]
     return [
         Goal("kernel plane TCP / plain", ratio("tcp1", "kernel", "plain"), 0.95),
-        Goal("the same behind the kernel's forwarding", ratio("tcp1", "kernel_routed", "plain"), 0.95),
+        Goal("the same beside plain with complete checksums",
+             ratio("tcp1", "kernel", "plain_checksums"), 0.95),
+        Goal("the same behind the kernel's forwarding", ratio("tcp1", "kernel_routed", "plain"),
+             0.95),
         Goal("kernel plane packet rate / plain", ratio("kpps", "kernel", "plain"), 0.92),
-        Goal("the same behind the kernel's forwarding", ratio("kpps", "kernel_routed", "plain"), 0.92),
+        Goal("the same behind the kernel's forwarding", ratio("kpps", "kernel_routed", "plain"),
+             0.92),
         Goal("userspace TCP / C TUN forwarder", ratio("tcp1", "userspace", "c_tun"), 1.0),
         Goal("the same, to be with GSO batches", ratio("tcp1", "userspace", "c_tun"), 2.0),
         Goal("userspace's own loss under TCP, packets", figures.summary(lost), 0, False),

@@ -66,6 +66,13 @@ def plain(net: Net, build: Path) -> Running:
     return Running()
 
 
+def plain_checksums(net: Net, build: Path) -> Running:
+    """The same with complete checksums on the wire, as a real one carries them: a veth does not."""
+    for router in ("r1", "r2"):
+        net.sh(router, "ethtool -K wan tx off")
+    return plain(net, build)
+
+
 def daemon(start: Callable[[Net, Path], list[Process]]) -> Callable[[Net, Path], Running]:
     """A row of somebody else's daemon."""
 
@@ -109,6 +116,7 @@ def haaro(dataplane: str, pure: bool = False) -> Callable[[Net, Path], Running]:
 ROWS = (
     Row("plain_offloads", "plain forwarding, offloads on", _CLEAR, plain, wire_true=False),
     Row("plain", "plain forwarding", _CLEAR, plain),
+    Row("plain_checksums", "plain forwarding, complete checksums", _CLEAR, plain_checksums),
     Row("kernel_offloads", "haaro, kernel plane, offloads on", _HAARO, haaro("kernel"),
         wire_true=False, ours=True),
     Row("kernel", "haaro, kernel plane", _HAARO, haaro("kernel"), ours=True),

@@ -1,4 +1,4 @@
-"""Which packets pass by the kernel's forwarding, and that what was once decided does not stay so."""
+"""Which packets pass by the kernel's forwarding, and that no decision outlives its tables."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def test_a_firewall_that_comes_later_sees_the_packets(auto_net):
         fast(one, ["lan"], "nobody else")
         assert "lan_to_tunnel" in programs(net) and passing(net)
         chain = "chain forward { type filter hook forward priority 0; ip daddr 10.2.0.10 drop\n }"
-        nft(net, "table ip own { %s\n}" % chain)
+        nft(net, f"table ip own {{ {chain}\n}}")
         fast(one, [], "nftables has chains in table own")
         assert "lan_to_tunnel" not in programs(net) and not passing(net)
         nft(net, "delete table ip own")

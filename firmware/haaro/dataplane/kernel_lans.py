@@ -1,8 +1,8 @@
 """The LAN interfaces whose packets pass by the kernel's forwarding, in and out of the tunnels.
 
-Owns which ones they are, why there are none, and the program on each. Left to choose, it takes those
-with an address in our networks while nobody else has a say in what is forwarded, and looks again
-every two seconds. Called by dataplane/kernel.py.
+Owns which ones they are, why there are none, and the program on each. Left to choose, it takes
+those with an address in our networks while nobody else has a say in what is forwarded, and looks
+again every two seconds. Called by dataplane/kernel.py.
 """
 
 import time

@@ -34,7 +34,7 @@ _FRA_OIF = const(17)
 _INVERTED = const(2)
 _LOCAL = const(255)
 _OURS = const(43)
-# Of the rule that sends what comes from our networks to the tunnels: what is behind it is not asked.
+# Of the rule that sends what our networks send to the tunnels: those behind it are not asked.
 _TUNNELS = const(4341)
 
 _FORWARDING = "/proc/sys/net/ipv4/conf/%s/forwarding"
@@ -53,7 +53,7 @@ def lans(networks: list, excluded: list) -> list:
     try:
         for _, body in routes.dump(_GET_ADDRESS, struct.pack("@BBBBI", 2, 0, 0, 0, 0)):
             address = netlink.attributes(body, 8).get(_IFA_LOCAL)
-            if address and any([_inside(address, net, plen) for net, plen in networks]):
+            if address and any(_inside(address, net, plen) for net, plen in networks):
                 ask = struct.pack("@BBHiII", 0, 0, 0, struct.unpack_from("@i", body, 4)[0], 0, 0)
                 link = routes.request(_GET_LINK, 0, ask)[0][1]
                 interface = netlink.attributes(link, 16)[_IFLA_NAME][:-1].decode()
