@@ -28,6 +28,7 @@ _PARTS = (
     ("top", "fleet.top_cli", "top_command"),
     ("uci", "fleet.uci_cli", "app"),
     ("flash", "flash.cli", "flash"),
+    ("ota", "ota.cli", "app"),
     ("doctor", "doctor", "doctor"),
     ("completion", "completion", "completion"),
     ("provision", "provision.cli", "provision"),

@@ -37,7 +37,7 @@ def has(board):
 def settled(board):
     """Nothing of a transfer or a change is left in the flash."""
     left = {path.name for path in board.flash.iterdir()}
-    return left == {"main.py", "haaro", *FILES}
+    return left == {"main.py", "slots", *FILES}
 
 
 @pytest.fixture

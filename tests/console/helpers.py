@@ -101,6 +101,7 @@ class Box:
     """A router as the console sees it."""
 
     problem = ""
+    updater = None
 
     def __init__(self, router=None):
         self.registered = False

@@ -150,7 +150,7 @@ def test_a_changed_file_or_another_board_is_refused(firmware, tmp_path):
     shutil.copytree(firmware[PLAIN], tmp_path / "b")
     with pytest.raises(BadInputError, match="make firmware BOARD=ESP32_S3_W5500"):
         build.load(boards.load(S3), tmp_path / "b")
-    target = tmp_path / "b" / "files" / "lib" / "haaro" / "core" / "router.mpy"
+    target = tmp_path / "b" / "files" / "slots" / "a" / "haaro" / "core" / "router.mpy"
     target.write_bytes(target.read_bytes() + b"x")
     with pytest.raises(BadInputError, match=r"router\.mpy: is not what manifest\.json says"):
         build.load(board, tmp_path / "b")

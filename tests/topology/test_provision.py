@@ -148,7 +148,7 @@ def test_new_keys_are_tried_and_kept_because_the_box_registers_with_them(
     used = {key["spi"]: key["last_used_s"] for key in workshop.home_agent()["keys"]}
     assert used[257] is not None, "the new key is the one it registered with"
     assert {path.name for path in workshop.flash.iterdir()} == {
-        "main.py", "haaro", "router.json", "router.secrets.json"
+        "main.py", "slots", "router.json", "router.secrets.json"
     }  # fmt: skip
 
 

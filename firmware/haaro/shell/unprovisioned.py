@@ -13,6 +13,7 @@ class Unprovisioned:
 
     registered = False
     exit_status = 0
+    updater = None
     router = None
 
     def __init__(self, console, problem: str) -> None:

@@ -77,7 +77,7 @@ def router_files(fleet: Fleet, keys: Keys, site: Site) -> list[File]:
     if console is not None:
         secrets["console"] = console[1]
     return [
-        (ROUTER, _json(router_document(fleet, site)), PUBLIC),
+        (ROUTER, _json(_with_update_keys(router_document(fleet, site), keys)), PUBLIC),
         (ROUTER_SECRETS, _json(secrets), PRIVATE),
     ]
 
@@ -97,6 +97,18 @@ def openwrt_files(fleet: Fleet, keys: Keys, site: Site) -> list[File]:
         ("etc/config/haaro", text.encode(), PUBLIC),
         (f"etc/haaro/{section}/{ROUTER_SECRETS}", secrets, PRIVATE),
     ]
+
+
+def _with_update_keys(document: dict[str, Any], keys: Keys) -> dict[str, Any]:
+    update = document.get("update")
+    if not isinstance(update, dict) or "keys" in update:
+        return document
+    publics = [record["public"] for record in keys.ota()]
+    if not publics:
+        raise FleetError(
+            "router.update is set and no key signs updates yet; first: haaro ota key new"
+        )
+    return {**document, "update": {**update, "keys": publics}}
 
 
 def _json(document: dict[str, Any]) -> bytes:

@@ -84,6 +84,21 @@ class Keys:
             bytes.fromhex(self.body["console"]["secret"]), site.name, self._end(site)[1]
         )
 
+    def ota(self) -> list[dict[str, Any]]:
+        """Return the keys that bundles are signed with, the one in use first: one or two."""
+        found: list[dict[str, Any]] = self.body.get("ota", [])
+        return found
+
+    def add_ota(self, public: bytes, secret: bytes) -> None:
+        """Sign with this Ed25519 key from now on; the one before is still known."""
+        record = {
+            "created": _now(),
+            "fingerprint": fingerprint(public),
+            "public": public.hex(),
+            "secret": secret.hex(),
+        }
+        self.body["ota"] = [record, *self.ota()][:2]
+
     def _end(self, site: Site) -> tuple[str, int]:
         return site.home_address, self.body["generations"].get(site.home_address, 1)
 
@@ -99,6 +114,7 @@ class Keys:
                 for name, records in sorted(self.body["sites"].items())
             },
             "epochs": [_open_part(record) for record in self.body["epochs"]],
+            "ota": [_open_part(record) for record in self.ota()],
         }
 
     # --- steps -----------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import serial
 from mpremote.transport import TransportError
@@ -21,7 +20,7 @@ from mpremote.transport_serial import SerialTransport
 
 from haaro_host.fleet.export import File
 from haaro_host.fleet.files import PRIVATE
-from haaro_host.lab.system import firmware
+from haaro_host.ota import tree
 from haaro_host.provision.box import Identity, Progress
 from haaro_host.provision.line import SPEED, PortError
 
@@ -87,13 +86,13 @@ class BlankBox:
                 "(sys.platform, getattr(sys.implementation, '_build', ''), who)"
             ))  # fmt: skip
 
-    def install(self, files: list[File], progress: Progress) -> list[str]:
+    def install(self, files: list[File], progress: Progress, board: str) -> list[str]:
         """Write the firmware and `files`; return the names of what was written."""
         with _lines(self._port):
-            return self._install(files, progress)
+            return self._install(files, progress, board)
 
-    def _install(self, files: list[File], progress: Progress) -> list[str]:
-        program = _program()
+    def _install(self, files: list[File], progress: Progress, board: str) -> list[str]:
+        program = _program(board)
         last = program.pop("main.py")
         todo = [(name, data, False) for name, data in program.items() if not self._has(name, data)]
         todo += [
@@ -152,11 +151,11 @@ class BlankBox:
             raise TransportError(f"{path} does not hold what was sent")
 
 
-def _program() -> dict[str, bytes]:
-    """Return the router's program, {path in the flash: octets}."""
-    root: Path = firmware().parent
-    paths = [root / "main.py", *sorted((root / "haaro").rglob("*.py"))]
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+def _program(board: str) -> dict[str, bytes]:
+    """Return the box's tree with the router in slot A, {path in the flash: octets}."""
+    # eBPF is for boxes that have a network to fetch it by.
+    files = {name: data for name, data in tree.sources().items() if name.endswith(".py")}
+    return tree.initial(files, board, tree.SOURCES, tree.version(0))
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ PORT = typer.Option(..., "--port", "-p", help="the box's serial port, such as /d
 _TENTHS = 10
 
 
-class _Shown:
+class Shown:
     """Progress on standard error: a line that grows on a terminal, tenths in a log."""
 
     def __init__(self, quiet: bool) -> None:
@@ -70,7 +70,7 @@ def provision(
         keys = store.open_store(fleet, passphrase_file).keys
         files = export.router_files(fleet, keys, site)
         console = keys.console(site)
-        work = _Work(fleet, site, files, console[0] if console else "", port, _Shown(as_json))
+        work = _Work(fleet, site, files, console[0] if console else "", port, Shown(as_json))
         outcome = work.run(confirm, adopt)
         audit = write_audit(fleet, outcome)
         if as_json:
@@ -105,7 +105,7 @@ class _Work:
         files: list[export.File],
         password: str,
         port: str,
-        progress: _Shown,
+        progress: Shown,
     ) -> None:
         self.fleet = fleet
         self.site = site
@@ -136,7 +136,7 @@ class _Work:
         try:
             found = box.identity()
             self._check(found, adopt)
-            outcome.changed = box.install(self.files, self._progress)
+            outcome.changed = box.install(self.files, self._progress, self.site.board)
             outcome.way, outcome.result = "raw REPL", "in place"
             box.boot()
         finally:
