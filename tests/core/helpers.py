@@ -165,7 +165,7 @@ class Lone:
     def packet(self, packet, tunnel=0):
         """An inner packet from the exact outer end of a tunnel."""
         end = self.router.tunnels.get(tunnel)
-        ends = (end.remote, end.remote_port, end.uplink) if end else (HOME_AGENT, 434, 0)
+        ends = (end.remote, end.remote_port & 0xFFFF, end.uplink) if end else (HOME_AGENT, 434, 0)
         self.router.receive_tunnelled(self.now, tunnel, packet, *ends)
         return self.drain()
 
@@ -335,7 +335,7 @@ class ScriptedPeer:
             number = self.number + 1
         self.number = number
         request = registration.build_request(
-            0x22,
+            how.get("flags", 0x22),
             lifetime,
             how.get("home_address", self.hoa),
             how.get("home_agent", HOME_AGENT),
@@ -345,7 +345,7 @@ class ScriptedPeer:
         for prefix, plen in networks:
             extensions.append_mobile_network_request(request, prefix, plen)
         if how.get("udp", True) and lifetime:
-            extensions.append_udp_tunnel_request(request, True)
+            extensions.append_udp_tunnel_request(request, *how.get("offer", (True,)))
         if key is None:
             home, care_of = self.tokens[:2]
             key = return_routability.krm(home, care_of)

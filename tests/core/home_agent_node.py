@@ -2,23 +2,31 @@
 
 import random
 
-from haaro.wire import ipv4
+from haaro.wire import encapsulation, ipv4
+from haaro.wire.udp_tunnel import TUNNEL_HEADER
 from haaro_host.home_agent import config as ha_config
-from haaro_host.home_agent.core import HomeAgent
+from haaro_host.home_agent.core import RAW_PORT, HomeAgent
 from haaro_host.home_agent.store import Store
 from tests.core.network import HOME_AGENT
+
+_WRAP = {
+    4: encapsulation.encapsulate_ipip,
+    47: encapsulation.encapsulate_gre,
+    55: encapsulation.encapsulate_minimal,
+}
 
 
 class HomeAgentNode:
     """Serves the routers it is told about; `offset_ms` moves its clock, `silent` turns it off."""
 
-    def __init__(self, network, advertisement_octets=1200):
+    def __init__(self, network, advertisement_octets=1200, encapsulations=None):
         self.network = network
         self.offset_ms = 0
         self.silent = False
         self.routers = []
         self.secrets = []
         self.advertisement_octets = advertisement_octets
+        self.encapsulations = encapsulations or ["udp", "ipip", "gre", "minimal"]
         self.store = Store(":memory:")
         self.home_agent = None
         network.owners[HOME_AGENT] = self
@@ -64,6 +72,7 @@ class HomeAgentNode:
                 "secrets": "x",
                 "home_addresses": ["192.0.2.128/25"],
                 "advertisement_octets": self.advertisement_octets,
+                "encapsulations": self.encapsulations,
             },
             "router": self.routers,
         }
@@ -90,7 +99,10 @@ class HomeAgentNode:
     def receive(self, d):
         if self.silent:
             return
-        if d.dst == HOME_AGENT:
+        if d.sport > 0xFFFF:
+            packet = _WRAP[d.sport >> 16](d.src, HOME_AGENT, d.inner)
+            self.home_agent.receive_encapsulated(self._now(), packet)
+        elif d.dst == HOME_AGENT:
             self.home_agent.receive_datagram(self._now(), d.src, d.sport, d.dst, d.dport, d.payload)
         else:
             packet = ipv4.build_udp(d.src, d.dst, d.sport, d.dport, d.payload)
@@ -99,7 +111,11 @@ class HomeAgentNode:
 
     def _pump(self):
         while (item := self.home_agent.poll_transmit()) is not None:
-            self.network.send(self, HOME_AGENT, 434, item.dst, item.dport, item.payload)
+            sport, dport, payload = 434, item.dport, item.payload
+            if dport == RAW_PORT:
+                sport = dport = payload[9] << 16
+                payload = TUNNEL_HEADER + encapsulation.decapsulate(payload)
+            self.network.send(self, HOME_AGENT, sport, item.dst, dport, payload)
         while (packet := self.home_agent.poll_outside()) is not None:
             ip = ipv4.parse_ipv4(packet)
             if ip.protocol != 17:

@@ -1,7 +1,8 @@
 """An internet in one process on a fake clock: routers, a home agent, links with delay, loss and
 filters.
 
-The unit on the wire is one UDP datagram between public addresses. Every one is put in `captured`,
+The unit on the wire is one UDP datagram between public addresses; a packet of a tunnel in no UDP
+has its IP protocol << 16 as both ports (core/encapsulation.py). Every one is put in `captured`,
 with what became of it, so that a test asserts the path by what was on the wire and not by what a
 router says about itself.
 """
@@ -129,12 +130,12 @@ class RouterNode:
                 break
         else:
             self.router.receive_stray(
-                now, index, datagram.src, datagram.sport, datagram.dst, datagram.payload
+                now, index, datagram.src, datagram.sport & 0xFFFF, datagram.dst, datagram.payload
             )
             return
         ip = ipv4.parse_ipv4(inner)
         if ip.dst == self.hoa:
-            ends = (datagram.src, datagram.sport, index)
+            ends = (datagram.src, datagram.sport & 0xFFFF, index)
             self.router.receive_tunnelled(now, tunnel.id, inner, *ends)
             return
         allowed = not tunnel.direct or any(
@@ -176,7 +177,7 @@ class RouterNode:
         self.network.send(
             self,
             tunnel.local,
-            434,
+            tunnel.remote_port if tunnel.remote_port > 0xFFFF else 434,
             tunnel.remote,
             tunnel.remote_port,
             udp_tunnel.TUNNEL_HEADER + packet,
