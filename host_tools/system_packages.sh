@@ -25,6 +25,7 @@ check() {
         need tshark tshark
         need slirp-fullbolt slirp
         need chat ppp
+        need busybox busybox-static
         missing=${missing# }
         return
     elif [ "$python" = --bpf ]; then

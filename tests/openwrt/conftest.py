@@ -1,8 +1,9 @@
 """A root directory like that of an OpenWrt box: busybox, MicroPython, stand-ins, the package."""
 
-import os
 import shutil
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -59,21 +60,28 @@ def box(ipk: Path, root: Path) -> Path:
     for name in ("bin", "proc", "sys", "dev", "tmp", "var/run", "var/lock", "etc/rc.d", "root"):
         (root / name).mkdir(parents=True, exist_ok=True)
     shutil.copytree(STAND_INS, root, dirs_exist_ok=True)
-    _program(busybox(), root / "bin" / "busybox")
+    shutil.copy(busybox(), root / "bin" / "busybox")
     for applet in ("sh", "sed", "cat", "cmp", "mkdir", "mv", "rm", "sleep", "kill", "md5sum",
                    "basename", "logger", "tr", "ls", "ln", "grep", "chmod"):  # fmt: skip
         (root / "bin" / applet).symlink_to("busybox")
-    _program(system.micropython(), root / "bin" / "micropython")
+    (root / "bin" / "micropython").symlink_to(system.micropython())
+    for folder in of_this_machine():
+        (root / folder.relative_to("/")).mkdir(parents=True, exist_ok=True)
     return root
 
 
-def _program(source: str, target: Path) -> None:
-    """Copy a program and the libraries that it is linked with."""
-    shutil.copy(source, target)
-    listed = subprocess.run(["ldd", source], capture_output=True, text=True, check=False).stdout
-    for word in listed.split():
-        if word.startswith("/") and os.path.exists(word):
-            place = target.parents[1] / word.lstrip("/")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if not place.exists():
-                shutil.copy(os.path.realpath(word), place)
+def of_this_machine() -> list[Path]:
+    """The folders that MicroPython needs of this machine, to be mounted at the same paths of a box.
+
+    The wheel's MicroPython is a module of this Python, so that is the interpreter, its library,
+    and the C library.
+    """
+    python = Path(sys.executable).resolve()
+    wanted = [Path(sys.prefix), Path(system.micropython()).parent, python.parent]
+    wanted += [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
+    # What /usr/bin would cover is the box's own.
+    wanted += [python.parents[1] / "lib"] if python.parents[1] != Path("/usr") else []
+    listed = subprocess.run(["ldd", python], capture_output=True, text=True, check=True).stdout
+    wanted += [Path(word).parent for word in listed.split() if word.startswith("/")]
+    wanted += [Path("/usr/lib") / path.name for path in wanted if path.name.endswith("-gnu")]
+    return sorted({path for path in wanted if path.is_dir()})

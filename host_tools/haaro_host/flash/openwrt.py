@@ -17,6 +17,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import shutil
 import tarfile
 from importlib.metadata import version
@@ -30,7 +31,8 @@ from haaro_host.lab import system
 NAME = "OPENWRT"
 DEPENDS = ("micropython", "kmod-veth")
 _HOME = "usr/lib/haaro/"
-_VIPER = "_viper.py"
+# Machine code: made of source on the box itself.
+_VIPER = re.compile(rb"^\s*@.*\b(viper|native)\b", re.M)
 _CONFFILES = ("/etc/config/haaro",)
 _EXECUTABLE = 0o755
 # Path on the box without a leading slash: octets and mode.
@@ -46,14 +48,15 @@ def tree() -> Tree:
             name = path.relative_to(boards.folder() / NAME / "files").as_posix()
             run = name.startswith(("etc/init.d/", "usr/sbin/"))
             made[name] = (path.read_bytes(), _EXECUTABLE if run else PUBLIC)
+    package = sorted((root / "haaro").rglob("*.py"))
+    viper = [path for path in package if _VIPER.search(path.read_bytes())]
     sources = {
         f"{path.relative_to(root).with_suffix('.mpy')}": path
-        for path in sorted((root / "haaro").rglob("*.py"))
-        if not path.name.endswith(_VIPER)
+        for path in package
+        if path not in viper
     }
     for name, data in build.compiled(sources, "").items():
         made[_HOME + name] = (data, PUBLIC)
-    viper = sorted((root / "haaro").rglob(f"*{_VIPER}"))
     programs = [root / "kernel_plane" / f"{order}.o" for order in ("big", "little")]
     for path in (root / "main.py", *viper, *programs):
         if path.exists():

@@ -41,7 +41,11 @@ procd_close_service() {
 		[ -d "$_P/run/$name" ] && continue
 		mkdir -p "$_P/run"
 		mv "$_P/new/$name" "$_P/run/$name"
-		_supervise "$_P/run/$name" >/dev/null 2>&1 </dev/null &
+		(
+			# Who started the service waits for the end of its output.
+			exec >/dev/null 2>&1 </dev/null
+			_supervise "$_P/run/$name"
+		) &
 		echo $! >"$_P/run/$name/supervisor"
 	done
 }
