@@ -30,15 +30,25 @@ def prefixes(*more):
 def entries(rows: kernel_maps.Rows, first_slot: int = 0) -> dict:
     """Return {(prefix, length): (route, source, hint, flags, lan)} of what was written."""
     file = io.StringIO()
+    rows.hand_down()
     rows.write(file, "PATH", first_slot)
-    found = {}
+    found: dict = {}
     for line in file.getvalue().splitlines():
-        match = re.fullmatch(
-            r"map update pinned PATH key hex((?: \w\w){8}) value hex((?: \w\w){8})", line
-        )
-        key, value = (bytes.fromhex(part) for part in match.groups())
-        found[key[4:], struct.unpack("@I", key[:4])[0]] = struct.unpack("@HHHBB", value)
+        carry_out(line, found)
     return found
+
+
+def carry_out(line: str, found: dict) -> None:
+    """Do to {(prefix, length): entry} what a line of a batch does to the kernel's table."""
+    match = re.fullmatch(
+        r"map (update|delete) pinned PATH key hex((?: \w\w){8})(?: value hex((?: \w\w){8}))?", line
+    )
+    key = bytes.fromhex(match[2])
+    place = key[4:], struct.unpack("@I", key[:4])[0]
+    if match[1] == "delete":
+        del found[place]
+    else:
+        found[place] = struct.unpack("@HHHBB", bytes.fromhex(match[3]))
 
 
 def longest(found: dict, wanted: bytes) -> tuple:
@@ -84,6 +94,51 @@ def test_every_address_is_treated_as_the_userspace_plane_does(routes, sources, n
             0,
         )
         assert longest(found, wanted) == expected, ipv4.text(wanted)
+
+
+def rows_of(routes, sources, networks) -> kernel_maps.Rows:
+    rows = kernel_maps.Rows(bytearray(1000 * kernel_maps.ROW), b"")
+    for network, tunnel, hint in routes:
+        rows.route(*network, tunnel, hint if tunnel >= 0 else -1)
+    for network, tunnel in sources:
+        rows.source(*network, tunnel)
+    rows.own([network for (network,) in networks if network[1]], address("192.0.2.1"), [])
+    return rows
+
+
+many = st.tuples(
+    prefixes(tunnels, st.integers(-1, 255)), prefixes(st.integers(1, 64)), prefixes()
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(many, many, probes)
+def test_a_change_in_place_shows_every_address_the_old_word_or_the_new_one(old, new, probes):
+    """Also between two lines of the batch, since packets do not wait for its end."""
+    before, after = rows_of(*old), rows_of(*new)
+    now, wanted = entries(before), entries(after)
+    file = io.StringIO()
+    changed = after.write_changes(file, "PATH", 0, before.copy())
+    lines = file.getvalue().splitlines()
+    assert changed == (now != wanted) == bool(lines)
+    addresses = [bytes([10, p >> 8, p >> 3 & 0xE0, p & 7]) for p in probes]
+    allowed = {each: (longest(now, each), longest(wanted, each)) for each in addresses}
+    for line in lines:
+        carry_out(line, now)
+        for each in addresses:
+            assert longest(now, each) in allowed[each], (ipv4.text(each), lines)
+    assert now == wanted
+
+
+def test_only_ends_that_differ_are_written():
+    ends = [bytes([i]) * 16 + struct.pack("@I", i) for i in range(4)]
+    moved = ends[2][:16] + struct.pack("@I", 9)
+    before, after = b"".join(ends[:3]), ends[0] + moved + ends[3]
+    file = io.StringIO()
+    kernel_maps.added_ends(file, "PATH", before, after)
+    kernel_maps.gone_ends(file, "PATH", before, after)
+    said = [line.split()[:2] + line.split()[6:7] for line in file.getvalue().splitlines()]
+    assert said == [["map", "update", "02"], ["map", "update", "03"], ["map", "delete", "01"]]
 
 
 def test_a_host_of_the_lan_is_reached_past_the_kernel_but_not_the_router_or_everyone():

@@ -18,6 +18,7 @@ from haaro.compat import const
 from haaro.dataplane import base, kernel_maps
 from haaro.dataplane.base import MAX_TUNNELS
 from haaro.dataplane.kernel_reports import GLOBALS, Reports
+from haaro.dataplane.kernel_tables import Tables
 from haaro.dataplane.userspace import UserspacePlane
 
 # For how long what comes by the ends of an earlier process is accepted, and its routes are kept
@@ -48,23 +49,14 @@ class KernelPlane(UserspacePlane):
         self._changed = True
         self._rows = b""  # of the routes and sources, as kernel_maps.Rows has them
         self._routed = False
-        # (bank, generation of the table, of the ends), as the pins are named.
-        self._in_force: tuple | None = None
-        self._known_ends = b""
-        self._generation = 0
-        for pin in door.pinned():
-            kind, *numbers = pin.split("_")
-            numbers = [int(number) for number in numbers]
-            self._generation = max(self._generation, numbers[1])
-            if kind == "now":
-                self._in_force = tuple(numbers)
-        self._bank = 1 - self._in_force[0] if self._in_force else 0
-        self._held: tuple | None = None
+        self._tables = Tables(door)
+        self._bank = self._tables.bank
+        self._links = b""
         self._failed_at: int | None = None
         self._omitted = 0
         now = time.ticks_ms()  # type: ignore[attr-defined]
         self._until = time.ticks_add(now, _ADOPT_MS)  # type: ignore[attr-defined]
-        self._adopting = door.adopted and self._in_force is not None
+        self._adopting = door.adopted and self._tables.in_force is not None
         self._asked_at = now
         self._reports: Reports | None = None
         super().__init__(pools, sockets, home_address, networks)
@@ -100,7 +92,7 @@ class KernelPlane(UserspacePlane):
         self._use_runs = False
         if self._adopting:
             # What stays in force for now must find the pair as it is now.
-            self._write_settings(door.begin())
+            kernel_maps.settings(door.begin(), door.maps, self._link_values())
             door.run()
         # What the counters hold now is not this process's.
         self._ask(MAX_TUNNELS)
@@ -180,7 +172,7 @@ class KernelPlane(UserspacePlane):
         if self._adopting and (late or self._routed):
             # From here on the tables are ours; those of the process before are held.
             self._adopting = False
-            self._held = self._in_force
+            self._tables.held = self._tables.in_force
             self._until = time.ticks_add(now, _HOLD_MS)  # type: ignore[attr-defined]
             late = False
             self._changed = True
@@ -189,59 +181,51 @@ class KernelPlane(UserspacePlane):
             waits = time.ticks_diff(now, self._failed_at) < _RETRY_MS  # type: ignore[attr-defined]
         if self._changed and not self._adopting and not waits:
             self._failed_at = None if self._write() else now
-        if self._held and not self._adopting and late and self._in_force != self._held:
+        held = self._tables.held
+        if held and not self._adopting and late and self._tables.in_force != held:
             self._release()
         if time.ticks_diff(now, self._asked_at) >= _REPORT_EVERY_MS:  # type: ignore[attr-defined]
             self._asked_at = now
             self._ask(self._last_tunnel())
 
     def _write(self):
-        maps = self.door.maps
+        tables = self._tables
         file = self.door.begin()
-        if self._held and self._held == self._in_force:
-            for kind, name in self._names(self._held):
-                kernel_maps.point(file, maps, kind, 1, name)
-        self._generation += 1
+        rows = self._all_rows()
+        rows.hand_down()
         ends = self._all_ends()
-        anew = ends != self._known_ends or not self._in_force or self._in_force[0] != self._bank
-        new = (self._bank, self._generation, self._generation if anew else self._in_force[2])
-        (_, table), (_, path) = self._names(new)
+        links = self._link_values()
+        changed = self._write_tunnels(file, True)
+        changed = tables.write(file, rows, ends, self._slot(0)) or changed
+        # After the routes that led there.
+        changed = self._write_tunnels(file, False) or changed
+        if changed or links != self._links:
+            kernel_maps.settings(file, self.door.maps, links)
+            if not self.door.run():
+                # Once more later.
+                tables.failed()
+                return False
+            tables.done(rows, ends)
+        else:
+            file.close()
+        self._links = links
+        self._dirty[:] = bytes(MAX_TUNNELS)
+        self._changed = False
+        return True
+
+    def _write_tunnels(self, file, up):
+        """Write the tunnels that have changed and are up, or are not; False if there is none."""
+        any_one = False
         for tunnel in range(MAX_TUNNELS):
-            if self._dirty[tunnel]:
-                value = self._tunnel(tunnel)
+            if self._dirty[tunnel] and up == bool(self._state[tunnel * base.SLOT + base.SLOT_UP]):
                 slot = struct.pack("@I", self._slot(tunnel))
-                kernel_maps.update(file, maps + "/tunnels", slot, value)
-        # Ends before routes: an answer must not come before its tunnel is known.
-        if anew:
-            kernel_maps.ends(file, path, ends)
-            kernel_maps.point(file, maps, "ends", 0, path)
-        file.write("map create %s type lpm_trie key 8 value 8 entries 16384 name table " % table)
-        file.write("flags 1\n")
-        self._all_rows().write(file, table, self._slot(0))
-        kernel_maps.point(file, maps, "table", 0, table)
-        self._write_settings(file)
-        done = self.door.run()
-        if done:
-            self._in_force = new
-            self._known_ends = ends
-            self.door.mark("now_%d_%d_%d" % new)
-            self._dirty[:] = bytes(MAX_TUNNELS)
-            self._changed = False
-        # If not: once more later, under new names.
-        self._unpin()
-        return done
+                kernel_maps.update(file, self.door.maps + "/tunnels", slot, self._tunnel(tunnel))
+                any_one = True
+        return any_one
 
-    def _names(self, tables):
-        """Return (kind, path of the pin) of the two tables."""
-        bank, table, ends = tables
-        return (
-            ("table", "%s/table_%d_%d" % (self.door.tables, bank, table)),
-            ("ends", "%s/ends_%d_%d" % (self.door.tables, bank, ends)),
-        )
-
-    def _write_settings(self, file):
+    def _link_values(self):
         ethernet = self._state[base.STATE_ETHERNET : base.STATE_ETHERNET + 14]
-        kernel_maps.settings(file, self.door.maps, self._pair, ethernet, self.lans.links)
+        return kernel_maps.links(self._pair, ethernet, self.lans.links)
 
     def _all_rows(self):
         rows = kernel_maps.Rows(self._aside.data, self._rows)
@@ -251,26 +235,12 @@ class KernelPlane(UserspacePlane):
         return rows
 
     def _release(self):
-        maps = self.door.maps
         file = self.door.begin()
-        for kind in ("table", "ends"):
-            kernel_maps.point(file, maps, kind, 1, "%s/no_%s" % (maps, kind))
-        self._write_settings(file)
+        self._tables.release(file)
+        kernel_maps.settings(file, self.door.maps, self._link_values())
         if self.door.run():
-            self._held = None
-            self._unpin()
-
-    def _unpin(self):
-        """Forget all tables but those in force and held."""
-        kept = []
-        for tables in (self._in_force, self._held):
-            if tables:
-                kept.extend([name[name.rfind("/") + 1 :] for _, name in self._names(tables)])
-        if self._in_force:
-            kept.append("now_%d_%d_%d" % self._in_force)
-        for pin in self.door.pinned():
-            if pin not in kept:
-                self.door.unpin(pin)
+            self._tables.held = None
+            self._tables.forget()
 
     def _slot(self, tunnel):
         return self._bank * MAX_TUNNELS + tunnel
@@ -297,14 +267,14 @@ class KernelPlane(UserspacePlane):
 
     def _all_ends(self):
         """Return all ends that packets may come from, as kernel_maps.ends takes them."""
-        ends = b""
+        ends = bytearray()
         for tunnel in range(MAX_TUNNELS):
             key = self._keys[tunnel]
             if key:
-                ends += self._end(tunnel, key[0], key[2], key[3])
+                ends.extend(self._end(tunnel, key[0], key[2], key[3]))
                 if tunnel in self._others:
-                    ends += self._end(tunnel, *self._others[tunnel])
-        return ends
+                    ends.extend(self._end(tunnel, *self._others[tunnel]))
+        return bytes(ends)
 
     def _end(self, tunnel, uplink, remote, port):
         link = self._interfaces.get(uplink, 0)

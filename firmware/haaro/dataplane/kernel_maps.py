@@ -40,6 +40,9 @@ END = 4
 LOCAL = 8
 
 _NONE = const(0xFFFF)
+_END = const(20)  # octets of a tunnel end and its slot
+_END_KEY = const(16)
+_EPOCH = const(24)  # offset in struct settings
 _MAX_LANS = const(8)
 
 # Offsets in a row, after its address and length.
@@ -166,8 +169,8 @@ class Rows:
         self.count += 1
         return at
 
-    def write(self, file, path: str, first_slot: int) -> None:
-        """Write every prefix with what holds for it, its own or inherited (struct entry)."""
+    def hand_down(self) -> None:
+        """Give every prefix what it inherits; what it set itself is told no more."""
         data = self._data
         above: list = []  # (last address, offset) of the prefixes around this one, outermost first
         for at in range(0, self.count * ROW, ROW):
@@ -177,17 +180,54 @@ class Rows:
             if above:
                 self._inherit(at, above[-1][1])
             above.append((first | (1 << 32 - data[at + _LENGTH]) - 1, at))
-            bits = data[at + _BITS]
-            entry = struct.pack(
-                "@HHHBB",
-                _slot(first_slot, data[at + _ROUTE]),
-                _slot(first_slot, data[at + _SOURCE]),
-                data[at + _HINT] if bits & _HINTED else _NONE,
-                bits & _FLAGS,
-                data[at + _LAN],
-            )
-            key = struct.pack("@I", data[at + _LENGTH]) + data[at : at + 4]
-            update(file, path, key, entry)
+            data[at + _BITS] &= _FLAGS | _HINTED
+            if not data[at + _BITS] & _HINTED:
+                data[at + _HINT] = 0
+
+    def write(self, file, path: str, first_slot: int) -> None:
+        """Write every prefix with what holds for it (struct entry), after `hand_down`."""
+        for at in range(0, self.count * ROW, ROW):
+            self._write_row(file, path, first_slot, at)
+
+    def write_changes(self, file, path: str, first_slot: int, before: bytes) -> bool:
+        """Write what differs from rows that were handed down before; False if nothing does.
+
+        First what there is, the longer prefixes before those that hold them; then what goes, these
+        after those. So every address has its old word or its new one, also between two lines.
+        """
+        data = self._data
+        end = self.count * ROW
+        changed = False
+        old = len(before)
+        for at in range(end - ROW, -ROW, -ROW):
+            key = data[at : at + _ROUTE]
+            while old > 0 and before[old - ROW : old - ROW + _ROUTE] > key:
+                old -= ROW
+            if old == 0 or before[old - ROW : old] != data[at : at + ROW]:
+                self._write_row(file, path, first_slot, at)
+                changed = True
+        at = 0
+        for old in range(0, len(before), ROW):
+            gone = before[old : old + _ROUTE]
+            while at < end and data[at : at + _ROUTE] < gone:
+                at += ROW
+            if at == end or data[at : at + _ROUTE] != gone:
+                delete(file, path, struct.pack("@I", gone[_LENGTH]) + gone[:_LENGTH])
+                changed = True
+        return changed
+
+    def _write_row(self, file, path, first_slot, at):
+        data = self._data
+        bits = data[at + _BITS]
+        entry = struct.pack(
+            "@HHHBB",
+            _slot(first_slot, data[at + _ROUTE]),
+            _slot(first_slot, data[at + _SOURCE]),
+            data[at + _HINT] if bits & _HINTED else _NONE,
+            bits & _FLAGS,
+            data[at + _LAN],
+        )
+        update(file, path, struct.pack("@I", data[at + _LENGTH]) + data[at : at + 4], entry)
 
     def _inherit(self, at, above):
         data = self._data
@@ -226,22 +266,54 @@ def tunnel(
     return ends + struct.pack(">H", port) + struct.pack("@HHBB", mtu, words, up, direct)
 
 
+def table(file, path: str) -> None:
+    """Make the map of prefixes."""
+    file.write("map create %s type lpm_trie key 8 value 8 entries 16384 name table " % path)
+    file.write("flags 1\n")
+
+
 def ends(file, path: str, rows: bytes) -> None:
     """Make the map of tunnel ends. rows: struct end and slot, 20 octets each."""
     file.write("map create %s type hash key 16 value 4 entries 260 name ends\n" % path)
-    for at in range(0, len(rows), 20):
-        update(file, path, rows[at : at + 16], rows[at + 16 : at + 20])
+    added_ends(file, path, b"", rows)
 
 
-def settings(file, maps: str, pair: tuple, ethernet: bytes, lans: list) -> None:
-    """Write struct settings. pair: index of the kernel's and of our end. lans: (index, mtu ...).
+def added_ends(file, path: str, before: bytes, rows: bytes) -> None:
+    """Write the ends that are not the same in `before`."""
+    for at in range(0, len(rows), _END):
+        if not _has(before, rows[at : at + _END]):
+            update(file, path, rows[at : at + _END_KEY], rows[at + _END_KEY : at + _END])
 
-    After what it tells of: what the programs remember ends with it.
+
+def gone_ends(file, path: str, before: bytes, rows: bytes) -> None:
+    """Delete the ends of `before` that are no more."""
+    for at in range(0, len(before), _END):
+        if not _has(rows, before[at : at + _END_KEY]):
+            delete(file, path, before[at : at + _END_KEY])
+
+
+def _has(rows, wanted):
+    at = rows.find(wanted)
+    while at >= 0 and at % _END:
+        at = rows.find(wanted, at + 1)
+    return at >= 0
+
+
+def settings(file, maps: str, value: bytes) -> None:
+    """Write struct settings, after what it tells of: what the programs remember ends with it."""
+    epoch = b"\1" + os.urandom(3)
+    update(file, maps + "/settings", bytes(4), value[:_EPOCH] + epoch + value[_EPOCH:])
+
+
+def links(pair: tuple, ethernet: bytes, lans: list) -> bytes:
+    """Return struct settings without its epoch.
+
+    pair: index of the kernel's and of our end. ethernet: 14 octets. lans: (index, mtu ...) of each.
     """
-    value = struct.pack("@II", *pair) + bytes(ethernet) + bytes(2) + b"\1" + os.urandom(3)
+    value = struct.pack("@II", *pair) + bytes(ethernet) + bytes(2)
     for i in range(_MAX_LANS):
         value += struct.pack("@II", *(lans[i][:2] if i < len(lans) else (0, 0)))
-    update(file, maps + "/settings", bytes(4), value)
+    return value
 
 
 def point(file, maps: str, kind: str, at: int, path: str) -> None:
@@ -255,6 +327,10 @@ def update(file, path: str, key: bytes, value: bytes) -> None:
     file.write("map update pinned %s key hex%s value hex%s\n" % (path, _hex(key), _hex(value)))
 
 
+def delete(file, path: str, key: bytes) -> None:
+    """Delete one entry of a map."""
+    file.write("map delete pinned %s key hex%s\n" % (path, _hex(key)))
+
+
 def _hex(octets):
-    text = octets.hex()
-    return "".join([" " + text[i : i + 2] for i in range(0, len(text), 2)])
+    return " " + octets.hex(" ")
