@@ -44,7 +44,8 @@ def pulling(updater, source: str, host: str, port: int, path: str, report: dict)
     bundle = Bundle(slots.folder + part)
     try:
         yield from _fetching(updater, client, "%s/v1/bundle/%s" % (path, digest), bundle, octets)
-        yield from installing(slots, bundle, updater.keys, digest, attempt)
+        for _ in installing(slots, bundle, updater.keys, digest, attempt):
+            yield True
     except (Refused, ValueError, KeyError, IndexError):
         remove(bundle.path)
         raise
