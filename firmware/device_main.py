@@ -6,14 +6,14 @@ boot.py, the board's main.py, imports it after boot; `status` is how the router 
 
 import sys
 
-# The modules of haaro.platform. Elsewhere the prompt stays usable, and says so.
-_PLATFORMS = ("linux",)
+from haaro.platform.chosen import is_board
 
-if sys.platform in _PLATFORMS:
+# Elsewhere the prompt stays usable, and says why.
+if is_board() or sys.platform == "linux":
     from haaro_router import main
 
     # The serial port that the prompt has is the console.
     status = main(["--config", "router.json", "--console", "stdin"])
 else:
     status = 0
-    print("haaro: no drivers for %r in this version; the router was not started" % sys.platform)
+    print("haaro: %r has no buses or sockets; the router was not started" % sys.platform)

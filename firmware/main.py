@@ -30,28 +30,29 @@ def run(path, port=""):
     start = gc.mem_alloc()
     # Pools first: once the package is imported the heap is too fragmented for its largest buffers.
     from haaro.dataplane.pools import make_pools
+    from haaro.platform.chosen import is_board, machine_class
 
-    pools = make_pools()
+    pools = make_pools(is_board())
     gc.collect()
     heap = {"start": start, "pools": gc.mem_alloc() - start}
     import os
 
-    from haaro.platform.linux import LinuxMachine
     from haaro.shell.loop import Loop
 
+    machine_type = machine_class()
     _recover(path)
     settings, options = (None, None) if port else _load(path)
     if port or options["console"]:
         settings = options = None
         from haaro.shell.supervisor import supervise
 
-        return supervise(path, port, pools, heap, _load)
+        return supervise(path, port, pools, heap, _load, machine_type)
     gc.collect()
     # From here the loop collects: each call of a larger function borrows heap for its frame, and a
     # threshold would count that as garbage at every hundred packets.
     gc.threshold(-1)
     heap["imports"] = gc.mem_alloc() - start - heap["pools"]
-    machine = LinuxMachine(settings, options, pools)
+    machine = machine_type(settings, options, pools)
     loop = Loop(settings, options, machine, os.urandom, heap)
     status = 0
     try:

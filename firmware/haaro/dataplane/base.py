@@ -52,6 +52,9 @@ POOL_SIZES = (
     TABLE_ENTRIES * 10,
 )
 
+# The same for a board: one packet with room for what is put ahead, and entries for 64 peers.
+BOARD_POOL_SIZES = (1600, 0, 6000, 6000)
+
 # Layout of the state buffer that the leaves read: one slot per tunnel, then what belongs to
 # the LAN attachment.
 SLOT = 24

@@ -13,7 +13,7 @@ from haaro.compat import const
 from haaro.core.router import Router
 from haaro.shell import unload
 from haaro.shell.clock import Clock, ntp_ms
-from haaro.shell.control import ControlSocket
+from haaro.shell.control import open_control
 from haaro.shell.status import build_status
 from haaro.wire.ipv4 import text
 
@@ -41,7 +41,7 @@ class Loop:
         self.clock = console.clock if console else Clock()
         self.poll = select.poll()
         self.router = Router(settings, random, self.clock.now(), ntp_ms())
-        self.control = ControlSocket(options["socket"], self.answer, self.poll)
+        self.control = open_control(options["socket"], self.answer, self.poll)
         self._log_info = options["log"] == "info"
         self._warned = 0
         self.exit_status = 0
@@ -160,7 +160,8 @@ class Loop:
                 ident = tunnel.id
                 router.tunnel_traffic(now, ident, plane.user_rx(ident), plane.user_tx(ident))
             router.handle_timer(now)
-            self.machine.tick(now)
+            if self.machine.tick(now):
+                self._uplinks(now)
             self.control.expire(now)
             if self.console:
                 self.console.tick(now)

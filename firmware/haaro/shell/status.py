@@ -41,6 +41,9 @@ def build_status(loop, now: int) -> dict:
         modem = loop.machine.modems.get(uplink["index"])
         if modem:
             uplink["modem"] = modem.status()
+    describe = getattr(loop.machine, "describe", None)
+    if describe:
+        describe(answer)
     answer["routes"] = [_route(*route) for route in loop.router.forwarding_table()[0]]
     answer["data_plane"] = _data_plane(loop)
     answer["heap"] = heap

@@ -8,16 +8,16 @@ import gc
 import os
 import sys
 
-from haaro.platform.linux import LinuxMachine
 from haaro.shell import console as consoles
 from haaro.shell import staging
 from haaro.shell.loop import Loop
 from haaro.shell.unprovisioned import Unprovisioned
 
 
-def supervise(path: str, port: str, pools: tuple, heap: dict, load) -> int:
+def supervise(path: str, port: str, pools: tuple, heap: dict, load, machine) -> int:
     """Serve the box configured at `path`, with its console at `port` ("": what router.json says),
-    until `stop`; return the exit status. `load(path, staged)` is main.py's.
+    until `stop`; return the exit status. `load(path, staged)` is main.py's, machine the class of
+    the platform's attachment.
     """
     staging.recover(path)
     speed = 0
@@ -37,7 +37,7 @@ def supervise(path: str, port: str, pools: tuple, heap: dict, load) -> int:
     heap["imports"] = gc.mem_alloc() - heap["start"] - heap["pools"]  # type: ignore[attr-defined]
     try:
         while True:
-            status, again = _once(console, loaded, problem, pools, heap)
+            status, again = _once(console, loaded, problem, pools, heap, machine)
             if not again:
                 return status
             gc.collect()
@@ -56,16 +56,24 @@ def _load(path, staged, load):
         return None, str(error)
 
 
-def _once(console, loaded, problem, pools, heap):
+def _once(console, loaded, problem, pools, heap, machine):
     """Run one box to its end; return (exit status, whether there is another)."""
     box = None
     failed = True
+    attached = None
     try:
         if loaded:
             settings, options = loaded
+            try:
+                attached = machine(settings, options, pools)
+            except ValueError as error:
+                # What this port cannot do is a fault of the file, and the console goes on.
+                if console.trial_until is not None:
+                    raise
+                problem = str(error)
+        if attached:
             profile = options["console"]["profile"] if options["console"] else consoles.LOCKED
-            machine = LinuxMachine(settings, options, pools)
-            box = Loop(settings, options, machine, os.urandom, heap, console)
+            box = Loop(settings, options, attached, os.urandom, heap, console)
         else:
             # A REPL reads every file: never where there are keys.
             keys = staging.exists(console.staging.files[staging.SECRETS])
