@@ -25,6 +25,8 @@ check() {
         need tshark tshark
         need slirp-fullbolt slirp
         need chat ppp
+        need busybox busybox
+        need dhclient isc-dhcp-client
         need busybox busybox-static
         missing=${missing# }
         return

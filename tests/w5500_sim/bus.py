@@ -1,20 +1,19 @@
 """SPI bus and pins of a simulated W5500, as objects of the module `machine`.
 
-For MicroPython's side of the bridge; runs in CPython too. Nothing here knows a register.
+Runs in MicroPython, on the other side of bridge.py. Nothing here knows a register.
 """
 
 import socket
 import struct
 
+from haaro.compat import unix_address
+
 
 def connect(path):
     """Return a stream to the bridge's socket at `path`."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        made.connect(path)
-    except TypeError:  # MicroPython's own way to write the address
-        made.connect(struct.pack("H", 1) + path.encode() + b"\0")
-    return made.makefile("rwb", 0) if not hasattr(made, "readinto") else made
+    made.connect(unix_address(path))
+    return made
 
 
 class Spi:
