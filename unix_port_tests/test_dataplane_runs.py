@@ -62,7 +62,7 @@ class Sender:
 def registered():
     if leaves_viper is None:
         return None
-    rig = Cutter()
+    rig = Cutter(ahead=14)
     assert rig.plane.set_tunnel(0, 0, LOCAL, AGENT, 434, 1468, AGENT)
     assert rig.plane.set_tunnel(1, 0, LOCAL, PEER, 434, 1468, address("192.0.2.131"))
     rig.plane.swap([(bytes(4), 0, 0, -1), (address("10.3.0.0"), 24, 1, -1)], [])

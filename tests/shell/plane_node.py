@@ -110,6 +110,8 @@ def main():
     }
     if config.get("cpus"):
         linux_sockets.cpus = lambda: config["cpus"]
+    if config.get("vnet") is False:
+        linux_sockets.takes_vnet = lambda: False
     if config.get("pause") == "connect":
         linux_sockets.tunnel = pausing_tunnel
     machine = LinuxMachine(settings, options, pools)

@@ -34,6 +34,8 @@ OVERHEAD = 32
 # Packets of one batch: that many of full size fit into the batch pool, so that a batch is
 # always read to its end and no record waits for a second turn of the loop.
 BATCH = 32
+# vnet header and frame that Linux hands on at most, while nobody raises its gso_max_size.
+LARGEST_FRAME = 10 + 65536
 # Record lengths of the length oracle: header up to the identification of the inner packet.
 LAN_RECORD = 20
 UPLINK_RECORD = 38
@@ -46,7 +48,7 @@ TABLE_ENTRIES = 1000
 # batch is read, forwarded and sent before the next is read, so both directions and all uplinks
 # share the first two.
 POOL_SIZES = (
-    BATCH * (MAX_PACKET + OVERHEAD),
+    LARGEST_FRAME,
     BATCH * UPLINK_RECORD,
     TABLE_ENTRIES * 10,
     TABLE_ENTRIES * 10,

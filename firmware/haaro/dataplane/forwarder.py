@@ -18,9 +18,8 @@ _HINTED = const(1 << 24)
 _CONTROL = const(1 << 24)
 _FRAGMENT = const(1 << 25)
 _ETHERNET = const(14)
+_VNET = const(10)
 _OVERHEAD = const(32)
-# Octets of a run: the link sends it as a whole, and a keepalive waits, 0.13 s at 1 Mbit/s.
-_LONGEST_RUN = const(16384)
 # Queues to the control plane: drained each turn of the loop; what does not fit is counted.
 _CONTROL_QUEUE = const(32)
 _STRAY_QUEUE = const(8)
@@ -34,7 +33,6 @@ _tunnel_of = leaves.tunnel_of
 _inbound = leaves.inbound
 _control = leaves.control
 _find = leaves.find
-_move = leaves.move
 
 
 def _no_lan(buffer, at, octets):
@@ -50,10 +48,13 @@ class Forwarder(Receiver):
         self._table = b""
         self._entries = 0
         self._state = bytearray(base.STATE_SIZE)
-        self._scratch = bytearray(_ETHERNET + 28 + 68)
+        self._error = bytearray(_VNET + _ETHERNET + 28 + 68)  # an ICMP error, its vnet header 0
+        self._scratch = memoryview(self._error)[_VNET:]
         self.wanted = bytearray(base.MAX_HINTS)
         self.wanted_any = False
         self._lan_write = _no_lan
+        self._ahead = _ETHERNET  # octets in front of a LAN packet's IP header
+        self._fast = None  # fast_path_viper.py, where the platform has what it needs
         self._send: list = [None] * MAX_TUNNELS
         self._tos = bytearray(MAX_TUNNELS)  # that each sends with
         # Octets that the kernel cuts what each sends into, 0 = it does not, -1 = it cannot.
@@ -72,22 +73,19 @@ class Forwarder(Receiver):
 
     def _out(self, at, count):
         """Forward `count` frames from `at` of the batch on; return where they end."""
+        if self._fast:
+            return self._fast.frames(self, at, count)
         batch = self._batch
         rows = self._table
         entries = self._entries
         state = self._state
         wanted = self.wanted
         toses = self._tos
-        segments = self._segments
-        # A run of packets of one size, tunnel and TOS waits at `start`, one behind the other.
-        run = start = octets = 0
         while count:
             count -= 1
-            verdict = _outbound(batch, at + _ETHERNET, rows, entries, state, wanted)
+            at += _ETHERNET
+            verdict = _outbound(batch, at, rows, entries, state, wanted)
             if verdict < 0 or verdict >= _FRAGMENT:
-                if octets:
-                    self._leave(run, start, octets)
-                    octets = 0
                 at += self._out_rarely(at, verdict)
                 continue
             if verdict >= _HINTED:
@@ -95,66 +93,19 @@ class Forwarder(Receiver):
                 verdict &= _HINTED - 1
             length = verdict >> 8
             tunnel = verdict & 0xFF
-            if (
-                octets
-                and verdict == run
-                and batch[at + 15] == toses[tunnel]
-                and octets + length < _LONGEST_RUN
-            ):
-                _move(batch, start + octets, at + 10, length + 4)
-                octets += length + 4
-            else:
-                if octets:
-                    self._leave(run, start, octets)
-                if batch[at + 15] != toses[tunnel]:
-                    self._mark(tunnel, batch[at + 15])
-                # One that cannot wait is a run of its own.
-                run = verdict if segments[tunnel] >= 0 else 0
-                start = at + 10
-                octets = length + 4
-                if not run:
-                    self._leave(verdict, start, octets)
-                    octets = 0
-            at += _ETHERNET + length
-        if octets:
-            self._leave(run, start, octets)
-        return at
-
-    def _leave(self, run, start, octets):
-        """Send the packets of a run, `octets` octets from `start` on, by one call."""
-        tunnel = run & 0xFF
-        size = (run >> 8) + 4
-        packets = octets // size
-        segment = self._segments[tunnel]
-        if packets > 1:
-            if segment != size and not self._segment(tunnel, size):
-                return self._singly(tunnel, start, octets, size)
-        elif 0 < segment < size:
-            self._segment(tunnel, 0)
-        try:
-            sent = self._send[tunnel].write(self._batch, start, octets)
-        except OSError:
-            sent = self._again(tunnel, start, octets)
-            if sent is None and packets > 1:
-                # Perhaps the link takes no runs.
-                self._segment(tunnel, 0)
-                self._segments[tunnel] = -1
-                return self._singly(tunnel, start, octets, size)
-        if sent is None:
-            self._send_errors += packets
-        else:
-            self._tx[tunnel] += packets
-            self._out_forwarded += packets
-
-    def _singly(self, tunnel, start, octets, size):
-        """Send the packets of a run one by one."""
-        for at in range(start, start + octets, size):
-            sent = self._again(tunnel, at, size)
+            if batch[at + 1] != toses[tunnel]:
+                self._mark(tunnel, batch[at + 1])
+            try:
+                sent = self._send[tunnel].write(batch, at - 4, length + 4)
+            except OSError:
+                sent = self._again(tunnel, at - 4, length + 4)
             if sent is None:
                 self._send_errors += 1
             else:
                 self._tx[tunnel] += 1
                 self._out_forwarded += 1
+            at += length
+        return at
 
     def _segment(self, tunnel, size):
         """Have the kernel cut what is longer into packets of `size`, 0 = not; False: it cannot."""
@@ -189,10 +140,9 @@ class Forwarder(Receiver):
             return None
 
     def _out_rarely(self, at, verdict):
-        """Refuse or cut the frame at `at`; return its length."""
+        """Refuse or cut the packet at `at`; return its length."""
         batch = self._batch
-        length = batch[at + 16] << 8 | batch[at + 17]
-        at += _ETHERNET
+        length = batch[at + 2] << 8 | batch[at + 3]
         if verdict >= 0:
             if verdict & _HINTED:
                 self.wanted_any = True
@@ -203,7 +153,7 @@ class Forwarder(Receiver):
                 self._icmp(at, 3, 4)
             elif verdict == -base.OUT_TTL_EXCEEDED:
                 self._icmp(at, 11, 0)
-        return _ETHERNET + length
+        return length
 
     def _fragments(self, tunnel, at, length):
         batch = self._batch
@@ -243,12 +193,15 @@ class Forwarder(Receiver):
         if length:
             self._icmp_at = now
             try:
-                self._lan_write(self._scratch, 0, _ETHERNET + length)
+                ahead = self._ahead
+                self._lan_write(self._error, _VNET + _ETHERNET - ahead, ahead + length)
             except OSError:
                 self._send_errors += 1
 
     def _in(self, at, count, uplink):
         """Forward `count` datagrams from `at` of the batch on; return where they end."""
+        if self._fast:
+            return self._fast.datagrams(self, at, count, uplink)
         batch = self._batch
         rows = self._table
         entries = self._entries

@@ -20,14 +20,17 @@ _aligned = leaves.aligned
 
 
 class Port:
-    """Two receive sockets of the LAN (uplink -1) or of an uplink, and their framing."""
+    """Two receive sockets of the LAN (uplink -1) or of an uplink, and their framing.
 
-    def __init__(self, pair: tuple, uplink: int) -> None:
+    ahead: octets in front of a LAN packet's IP header.
+    """
+
+    def __init__(self, pair: tuple, uplink: int, ahead: int = _ETHERNET) -> None:
         self.lengths, self.packets = pair
         self.uplink = uplink
         self.other = None  # who reads it instead (other_encapsulations.py)
-        self.stride = LAN_RECORD if uplink < 0 else UPLINK_RECORD
-        self.base = _ETHERNET if uplink < 0 else _OVERHEAD
+        self.stride = LAN_RECORD + ahead - _ETHERNET if uplink < 0 else UPLINK_RECORD
+        self.base = ahead if uplink < 0 else _OVERHEAD
 
 
 class Receiver:
@@ -79,6 +82,10 @@ class Receiver:
                 return
             rest = count - first
             octets = _total(records, first, rest, port.stride, port.base)
+            while octets > len(batch):
+                # Superframes: as many as there is room for.
+                rest -= 1
+                octets = _total(records, first, rest, port.stride, port.base)
             try:
                 octets = port.packets.readinto(batch, octets)
             except OSError:

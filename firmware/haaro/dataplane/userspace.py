@@ -57,8 +57,13 @@ class UserspacePlane(Forwarder):
 
     def handle(self, obj, event: int) -> bool:
         """As Receiver; also takes what the path tells of its MTU."""
+        if self._fast and self._fast.handle(self, obj):
+            return True
+        return self._take_error(obj) or super().handle(obj, event)
+
+    def _take_error(self, obj):
         if obj is not self._icmp_errors:
-            return super().handle(obj, event)
+            return False
         records = self._records
         try:
             octets = obj.readinto(records, len(records) // RECORD * RECORD) or 0
@@ -103,6 +108,14 @@ class UserspacePlane(Forwarder):
         self._state[base.STATE_ETHERNET : base.STATE_ETHERNET + 14] = lan.ethernet
         self._state[base.STATE_TTL_STEP] = lan.ttl_step
         self._scratch[:14] = lan.ethernet
+        ahead = getattr(lan, "ahead", 0)
+        if ahead and leaves.FAST:
+            from haaro.dataplane import fast_path_viper
+
+            self._fast = fast_path_viper
+            self._ahead = ahead
+            self._joins_udp = lan.joins_udp
+            self._head = bytearray(fast_path_viper.HEAD)
         for pair in lan.pairs:
             self._add_port(pair, -1)
 
@@ -313,7 +326,7 @@ class UserspacePlane(Forwarder):
         self._icmp_errors.close()
 
     def _add_port(self, pair, uplink):
-        self._watch(Port(pair, uplink))
+        self._watch(Port(pair, uplink, self._ahead))
 
     def _watch(self, port):
         self._ports.append(port)

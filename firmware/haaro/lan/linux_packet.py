@@ -8,18 +8,20 @@ from haaro.dataplane.chosen import leaves
 from haaro.platform import ethtool, linux_sockets
 
 
-def prepare_pair(indexes: tuple, plain: bool) -> bool:
-    """Set the offloads of the kernel's and of our end; return whether there will be superframes.
+def prepare_pair(indexes: tuple, plain: bool) -> int:
+    """Set the offloads of the kernel's and of our end; return `ahead` of the port, 0 = plain loops.
 
-    plain: they are not wanted. Without machine code the kernel cuts and sums faster than we.
+    plain: few packets will come. Without machine code the kernel cuts and sums faster than we.
     """
-    superframes = not plain and leaves.FAST and linux_sockets.takes_vnet()
+    ahead = 0
+    if leaves.FAST and not plain:
+        ahead = 24 if linux_sockets.takes_vnet() else 14
     names = (ethtool.OFFLOADS, ethtool.OFFLOADS)
-    if superframes:
+    if ahead == 24:
         names = (ethtool.SUPERFRAMES_IN, ethtool.SUPERFRAMES_OUT)
     for index, off in zip(indexes, names):
         ethtool.features_off(index, off)
-    return superframes
+    return ahead
 
 
 class LinuxPacketPort:
@@ -27,11 +29,10 @@ class LinuxPacketPort:
 
     ttl_step = 0
 
-    def __init__(
-        self, index: int, own_mac: bytes, kernel_mac: bytes, superframes: bool = False
-    ) -> None:
+    def __init__(self, index: int, own_mac: bytes, kernel_mac: bytes, ahead: int = 0) -> None:
+        superframes = ahead == 24
         self.ethernet = kernel_mac + own_mac + b"\x08\x00"
-        self.ahead = 24 if superframes else 14
+        self.ahead = ahead
         self.pairs = linux_sockets.lan_pairs(index, superframes)
         self._sender = linux_sockets.lan_sender(index)
         self.joins_udp = superframes and linux_sockets.vnet_sender(self._sender)

@@ -45,6 +45,14 @@ TUNNEL_OFFLOADS = (
 )
 
 
+# The same where superframes are taken: of TCP over IPv4, without CWR and with identifications that
+# grow (dataplane/superframes.py); checksums are ours then, too.
+_LEFT_ON = ("tx-checksum-ip-generic", "tx-scatter-gather", "tx-tcp-segmentation")
+SUPERFRAMES_IN = tuple([name for name in OFFLOADS if name not in _LEFT_ON])
+# And for our end, that sends what we have joined.
+SUPERFRAMES_OUT = tuple([name for name in SUPERFRAMES_IN if name != "tx-udp-segmentation"])
+
+
 def features_off(index: int | str, names: tuple = OFFLOADS, on: bool = False) -> bool:
     """Turn the features off for the interface with this index or name, or on; raises OSError.
 

@@ -5,8 +5,8 @@ MicroPython gets no signals, so a killed router cleans up nothing: `start` begin
 """
 
 from haaro.compat import const
-from haaro.lan.linux_packet import LinuxPacketPort
-from haaro.platform import ethtool, linux_sockets
+from haaro.lan.linux_packet import LinuxPacketPort, prepare_pair
+from haaro.platform import linux_sockets
 from haaro.platform.linux_routing import LinuxRouting
 from haaro.platform.planes import make_plane
 from haaro.shell.signalling import Signalling
@@ -196,8 +196,7 @@ class LinuxMachine:
         if indexes is None:
             kept = self._clear()
             indexes = routing.make_pair(kernel_end, our_end, macs, _MTU)
-        for index in indexes:
-            ethtool.features_off(index)
+        ahead = prepare_pair(indexes, self.plane_kind == "kernel")
         for end in (kernel_end, our_end):
             # There may be no IPv6 at all.
             self._write("/proc/sys/net/ipv6/conf/%s/disable_ipv6" % end, "1", True)
@@ -212,7 +211,7 @@ class LinuxMachine:
             routing.up(index)
         # On a link that is up, or the kernel would reorder the sockets as it comes up; and before
         # there is an address, so that nothing is in a queue when the filters change.
-        self.plane.attach_lan(LinuxPacketPort(indexes[1], macs[1], macs[0]))
+        self.plane.attach_lan(LinuxPacketPort(indexes[1], macs[1], macs[0], ahead))
         if self.plane_kind == "kernel":
             refused = self.plane.attach_pair((kernel_end, our_end), indexes)
             if refused:

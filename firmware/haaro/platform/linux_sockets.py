@@ -8,6 +8,7 @@ handled one after the other, so each pair takes the packets of one CPU.
 
 import socket
 import struct
+import sys
 
 from haaro.compat import const
 from haaro.dataplane.base import LAN_RECORD, MAX_PACKET, UPLINK_RECORD
@@ -28,7 +29,9 @@ _IP_TOS = const(1)
 _IP_MTU_DISCOVER = const(10)
 _IP_PMTUDISC_PROBE = const(3)
 _SOL_PACKET = const(263)
+_PACKET_VNET_HDR = const(15)
 _PACKET_QDISC_BYPASS = const(20)
+_LONGEST = const(0xFFFF)
 _UDP_SEGMENT = const(103)
 _ICMP = const(1)
 _UDP = const(17)
@@ -54,10 +57,17 @@ def cpus() -> int:
         return _MAX_PAIRS
 
 
-def lan_pairs(index: int) -> list:
-    """Return [(lengths, packets)] of the interface with this index; raises OSError."""
+def lan_pairs(index: int, superframes: bool = False) -> list:
+    """Return [(lengths, packets)] of the interface with this index; raises OSError.
+
+    superframes: what is read has a vnet header in front, 10 octets, and may be of any length.
+    """
     address = _packet_address(index, _ETH_P_IP)
-    return _pairs(_AF_PACKET, _ETH_P_IP, bpf.lan, LAN_RECORD, None, address)
+    pairs = _pairs(
+        _AF_PACKET, _ETH_P_IP, bpf.lan, LAN_RECORD, None, address,
+        _LONGEST if superframes else MAX_PACKET, superframes,
+    )  # fmt: skip
+    return pairs
 
 
 def lan_sender(index: int):
@@ -71,6 +81,38 @@ def lan_sender(index: int):
         pass
     sender.setblocking(False)
     return sender
+
+
+def takes_vnet() -> bool:
+    """Return whether the kernel hands on superframes, with a vnet header."""
+    try:
+        one = socket.socket(_AF_PACKET, socket.SOCK_RAW, 0)
+        try:
+            one.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+        finally:
+            one.close()
+    except OSError:
+        return False
+    return sys.byteorder == "little"
+
+
+def vnet_sender(sender) -> bool:
+    """Have each frame that `sender` sends begin with a vnet header; raises OSError.
+
+    Returns whether UDP superframes are taken, too (Linux 6.2): one is sent that everybody drops.
+    """
+    sender.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+    frame = bytearray(24 + 28 + 16)
+    # Kind UDP, segments of 8 octets, checksum from 34 on; to no address of this link.
+    frame[:10] = b"\x01\x05\x2a\0\x08\0\x22\0\x06\0"
+    frame[10:26] = b"\x02\0\0\0\0\x01\x02\0\0\0\0\x01\x08\0\x45\0"
+    frame[26:28] = b"\0\x2c"
+    frame[32:34] = b"\x01\x11"
+    frame[48:50] = b"\0\x18"
+    try:
+        return bool(sender.write(frame))
+    except OSError:
+        return False
 
 
 def packets(index: int, octets: int):
@@ -213,7 +255,7 @@ def _packet_address(index, protocol):
     return struct.pack("@HHiHBB8s", _AF_PACKET, protocol, index, 0, 0, 0, b"")
 
 
-def _pairs(family, protocol, program, record, interface, address):
+def _pairs(family, protocol, program, record, interface, address, largest=MAX_PACKET, vnet=False):
     pairs = []
     count = min(cpus(), _MAX_PAIRS)
     limit = _limit("rmem_max")
@@ -225,14 +267,16 @@ def _pairs(family, protocol, program, record, interface, address):
             bpf.attach(one, bpf.DROP_ALL)
             if interface:
                 _bind_to(one, interface)
+            if vnet:
+                one.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
             one.bind(address)
             one.setblocking(False)
             both.append(one)
         lengths, packets = both
         _enlarge(lengths, _SO_RCVBUFFORCE, _SO_RCVBUF, 2 * _QUEUE_OCTETS, limit)
         _enlarge(packets, _SO_RCVBUFFORCE, _SO_RCVBUF, _QUEUE_OCTETS, limit // 2)
-        bpf.attach(packets, program(0, MAX_PACKET, cpu, count))
-        bpf.attach(lengths, program(record, MAX_PACKET, cpu, count))
+        bpf.attach(packets, program(0, largest, cpu, count))
+        bpf.attach(lengths, program(record, largest, cpu, count))
         pairs.append((lengths, packets))
     return pairs
 

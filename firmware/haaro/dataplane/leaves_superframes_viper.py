@@ -1,0 +1,320 @@
+# ruff: noqa: F821
+"""The viper twins of `leaves_superframes`: the same functions for ports with a code emitter.
+
+On other ports this file is a SyntaxError; `superframes` is used only where it is none.
+"""
+
+import sys
+
+import micropython
+
+from haaro.compat import const
+
+# vnet and Ethernet header in front of a packet.
+_AHEAD = const(24)
+_FIN_PSH = const(0x09)
+# FIN, SYN, RST, PSH, URG, CWR: a first segment with one of them has no second.
+_LAST = const(0xAF)
+
+
+@micropython.viper
+def opened(batch, at: int) -> int:
+    batch_p = ptr8(batch)
+    kind = batch_p[at + 1]
+    if kind:
+        return batch_p[at + 4] | batch_p[at + 5] << 8 if kind == 1 else -1
+    if batch_p[at] & 1:
+        start = at + 10 + (batch_p[at + 6] | batch_p[at + 7] << 8)
+        field = start + (batch_p[at + 8] | batch_p[at + 9] << 8)
+        end = at + _AHEAD + (batch_p[at + _AHEAD + 2] << 8 | batch_p[at + _AHEAD + 3])
+        if field + 2 <= end:
+            s = int(add(batch, start, end - start)) ^ 0xFFFF
+            if not s:
+                s = 0xFFFF
+            batch_p[field] = s >> 8
+            batch_p[field + 1] = s & 255
+    return 0
+
+
+@micropython.viper
+def keep(batch, at: int, octets: int, head):
+    batch_p = ptr8(batch)
+    head_p = ptr8(head)
+    i = 0
+    while i < octets:
+        head_p[i] = batch_p[at + i]
+        i += 1
+
+
+@micropython.viper
+def cut(batch, to: int, at: int, octets: int, size: int, head, last: int) -> int:
+    batch_p = ptr8(batch)
+    head_p = ptr8(head)
+    ip = (head_p[4] & 15) << 2
+    tcp = 4 + ip
+    header = tcp + (head_p[tcp + 12] >> 4 << 2)
+    while octets > 0:
+        part = size if octets > size else octets
+        octets -= part
+        flags = head_p[tcp + 13]
+        head_p[tcp + 13] = flags & 0x7F
+        if octets or not last:
+            flags &= 0xF6
+        i = 0
+        while i < header:
+            batch_p[to + i] = head_p[i]
+            i += 1
+        total = header - 4 + part
+        batch_p[to + 6] = total >> 8
+        batch_p[to + 7] = total & 255
+        batch_p[to + 14] = 0
+        batch_p[to + 15] = 0
+        s = int(add(batch, to + 4, ip)) ^ 0xFFFF
+        batch_p[to + 14] = s >> 8
+        batch_p[to + 15] = s & 255
+        here = to + tcp
+        batch_p[here + 13] = flags
+        batch_p[here + 16] = 0
+        batch_p[here + 17] = 0
+        s = int(copy(batch, to + header, at, part)) + int(add(batch, here, header - tcp))
+        s += int(add(batch, to + 16, 8)) + 6 + total - ip
+        s = (s & 0xFFFF) + (s >> 16)
+        s = ((s & 0xFFFF) + (s >> 16)) ^ 0xFFFF
+        batch_p[here + 16] = s >> 8
+        batch_p[here + 17] = s & 255
+        to += header + part
+        at += part
+        i = (head_p[8] << 8 | head_p[9]) + 1
+        head_p[8] = i >> 8 & 255
+        head_p[9] = i & 255
+        i = (head_p[tcp + 6] << 8 | head_p[tcp + 7]) + part
+        head_p[tcp + 6] = i >> 8 & 255
+        head_p[tcp + 7] = i & 255
+        i = (head_p[tcp + 4] << 8 | head_p[tcp + 5]) + (i >> 16)
+        head_p[tcp + 4] = i >> 8 & 255
+        head_p[tcp + 5] = i & 255
+    return to
+
+
+@micropython.viper
+def joinable(batch, ip: int, udp: int) -> int:
+    batch_p = ptr8(batch)
+    if batch_p[ip] != 0x45 or batch_p[ip + 6] & 0xBF or batch_p[ip + 7]:
+        return 0
+    length = batch_p[ip + 2] << 8 | batch_p[ip + 3]
+    if batch_p[ip + 9] == 6:
+        if length < 40 or batch_p[ip + 33] & _LAST or batch_p[ip + 32] < 0x50:
+            return 0
+        length -= 20 + (batch_p[ip + 32] >> 4 << 2)
+        return length if length > 0 else 0
+    if batch_p[ip + 9] != 17 or not udp or length <= 28 or not int(whole_udp(batch, ip, length)):
+        return 0
+    return length - 28
+
+
+@micropython.viper
+def whole_udp(batch, ip: int, length: int) -> int:
+    batch_p = ptr8(batch)
+    if batch_p[ip + 24] << 8 | batch_p[ip + 25] != length - 20:
+        return 0
+    return 1 if batch_p[ip + 26] or batch_p[ip + 27] else 0
+
+
+@micropython.viper
+def join(batch, start: int, total: int, ip: int, size: int) -> int:
+    batch_p = ptr8(batch)
+    if (
+        batch_p[ip] != 0x45
+        or not int(same(batch, start, ip, 6, 4))
+        or not int(same(batch, start, ip, 12, 12))
+    ):
+        return 0
+    if batch_p[ip + 1] != batch_p[start + 1]:
+        return 0
+    udp = batch_p[ip + 9] == 17
+    data = 28 if udp else 20 + (batch_p[start + 32] >> 4 << 2)
+    length = batch_p[ip + 2] << 8 | batch_p[ip + 3]
+    part = length - data
+    if part <= 0 or part > size:
+        return 0
+    done = total - data
+    i = (batch_p[start + 4] << 8 | batch_p[start + 5]) + done // size
+    if batch_p[ip + 4] != i >> 8 & 255 or batch_p[ip + 5] != i & 255:
+        return 0
+    last = 0
+    if udp:
+        if not int(whole_udp(batch, ip, length)):
+            return 0
+    else:
+        # Acknowledgement, header length, window, urgent pointer and options.
+        if not int(same(batch, start, ip, 28, 5)) or not int(same(batch, start, ip, 34, 2)):
+            return 0
+        if not int(same(batch, start, ip, 38, data - 38)):
+            return 0
+        last = batch_p[ip + 33]
+        if (last ^ batch_p[start + 33]) & 0xF6:
+            return 0
+        last &= _FIN_PSH
+        i = (batch_p[start + 26] << 8 | batch_p[start + 27]) + done
+        if batch_p[ip + 26] != i >> 8 & 255 or batch_p[ip + 27] != i & 255:
+            return 0
+        i = (batch_p[start + 24] << 8 | batch_p[start + 25]) + (i >> 16)
+        if batch_p[ip + 24] != i >> 8 & 255 or batch_p[ip + 25] != i & 255:
+            return 0
+    if done == size and not int(right(batch, start, total)):
+        return 0
+    if not int(right(batch, ip, length)):
+        return 0
+    copy(batch, start + total, ip + data, part)
+    total += part
+    batch_p[start + 33] = batch_p[start + 33] | last
+    return 0 - total if last or part < size else total
+
+
+@micropython.viper
+def same(batch, a: int, b: int, at: int, octets: int) -> int:
+    batch_p = ptr8(batch)
+    a += at
+    b += at
+    while octets:
+        octets -= 1
+        if batch_p[a + octets] != batch_p[b + octets]:
+            return 0
+    return 1
+
+
+@micropython.viper
+def right(batch, ip: int, length: int) -> int:
+    batch_p = ptr8(batch)
+    s = int(add(batch, ip + 12, length - 12)) + batch_p[ip + 9] + length - 20
+    s = (s & 0xFFFF) + (s >> 16)
+    return 1 if (s & 0xFFFF) + (s >> 16) == 0xFFFF else 0
+
+
+@micropython.viper
+def seal(batch, ip: int, total: int, size: int):
+    batch_p = ptr8(batch)
+    udp = batch_p[ip + 9] == 17
+    batch_p[ip + 2] = total >> 8
+    batch_p[ip + 3] = total & 255
+    batch_p[ip + 10] = 0
+    batch_p[ip + 11] = 0
+    s = int(add(batch, ip, 20)) ^ 0xFFFF
+    batch_p[ip + 10] = s >> 8
+    batch_p[ip + 11] = s & 255
+    length = total - 20
+    s = int(add(batch, ip + 12, 8)) + batch_p[ip + 9] + length
+    s = (s & 0xFFFF) + (s >> 16)
+    s = (s & 0xFFFF) + (s >> 16)
+    data = 42
+    field = 16
+    if udp:
+        field = 6
+        batch_p[ip + 24] = length >> 8
+        batch_p[ip + 25] = length & 255
+    else:
+        data = 34 + (batch_p[ip + 32] >> 4 << 2)
+    batch_p[ip + 20 + field] = s >> 8
+    batch_p[ip + 21 + field] = s & 255
+    ip -= _AHEAD
+    batch_p[ip] = 1
+    batch_p[ip + 1] = 5 if udp else 1
+    batch_p[ip + 2] = data
+    batch_p[ip + 3] = 0
+    batch_p[ip + 4] = size & 255
+    batch_p[ip + 5] = size >> 8
+    batch_p[ip + 6] = 34
+    batch_p[ip + 7] = 0
+    batch_p[ip + 8] = field
+    batch_p[ip + 9] = 0
+
+
+@micropython.viper
+def single(batch, ip: int):
+    batch_p = ptr8(batch)
+    i = ip - _AHEAD
+    ip -= 14
+    while i < ip:
+        batch_p[i] = 0
+        i += 1
+
+
+@micropython.viper
+def add_wide(batch, at: int, octets: int) -> int:
+    at += int(ptr8(batch))
+    end = at + (octets & -32)
+    s = 0
+    while at < end:
+        p = ptr32(at)
+        s += p[0] + p[1] + p[2] + p[3] + p[4] + p[5] + p[6] + p[7]
+        at += 32
+    end += octets & 28
+    while at < end:
+        s += ptr32(at)[0]
+        at += 4
+    if octets & 2:
+        s += ptr16(at)[0]
+        at += 2
+    if octets & 1:
+        s += ptr8(at)[0]
+    return int(folded(s))
+
+
+@micropython.viper
+def add_narrow(batch, at: int, octets: int) -> int:
+    at += int(ptr8(batch))
+    end = at + (octets & -16)
+    s = 0
+    while at < end:
+        p = ptr16(at)
+        s += p[0] + p[1] + p[2] + p[3] + p[4] + p[5] + p[6] + p[7]
+        at += 16
+    end += octets & 14
+    while at < end:
+        s += ptr16(at)[0]
+        at += 2
+    if octets & 1:
+        s += ptr8(at)[0]
+    return int(folded(s))
+
+
+@micropython.viper
+def folded(s: int) -> int:
+    # The words were little-endian.
+    s = (s & 0xFFFF) + (s >> 16)
+    s = (s & 0xFFFF) + (s >> 16)
+    s = (s & 0xFFFF) + (s >> 16)
+    s = (s & 0xFFFF) + (s >> 16)
+    return (s & 255) << 8 | s >> 8
+
+
+@micropython.viper
+def copy(batch, to: int, at: int, octets: int) -> int:
+    base = int(ptr8(batch))
+    p = base + at
+    q = base + to
+    end = p + (octets & -32)
+    while p < end:
+        # By words, which no processor that runs Linux refuses at any address.
+        a = ptr32(p)
+        b = ptr32(q)
+        b[0] = a[0]
+        b[1] = a[1]
+        b[2] = a[2]
+        b[3] = a[3]
+        b[4] = a[4]
+        b[5] = a[5]
+        b[6] = a[6]
+        b[7] = a[7]
+        p += 32
+        q += 32
+    end += octets & 31
+    while p < end:
+        ptr8(q)[0] = ptr8(p)[0]
+        p += 1
+        q += 1
+    return int(add(batch, to, octets))
+
+
+# A sum of 32-bit words needs more than 32 bits.
+add = add_wide if sys.maxsize >> 32 else add_narrow
