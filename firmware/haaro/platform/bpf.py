@@ -99,7 +99,7 @@ def raw(snap: int, least: int, largest: int, cpu: int, cpus: int) -> list:
         (_LD_LENGTH, 0, 0, 0),
         (_JEQ_X, 0, "no", 0),
     ]
-    return _link(body + _only_cpu(cpu, cpus), {"data": snap or _ALL, "no": 0})
+    return _link(body + _only_cpu(cpu, cpus) + [(_RET, 0, 0, snap or _ALL)], {"no": 0})
 
 
 def signalling(largest: int, home_address: bytes) -> list:
