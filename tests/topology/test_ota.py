@@ -124,9 +124,7 @@ def fleet(request: pytest.FixtureRequest, privileged: None) -> Iterator[Fleet]:
             made.haaro("ota", "key", "new")
             loaded = inventory.load(made.directory / "fleet.toml")
             made.key = keys.signing(store.open_store(loaded, None).keys)
-            made.files = {
-                name: data for name, data in tree.sources().items() if name.endswith(".py")
-            }
+            made.files = _program()
             made.haaro("fleet", "export", "ha", "--out", str(lab.run / "ha"))
             made.haaro("fleet", "export", "router", "--all", "--out", str(lab.run))
             lab.start_home_agent()
@@ -146,6 +144,15 @@ def fleet(request: pytest.FixtureRequest, privileged: None) -> Iterator[Fleet]:
             shutil.rmtree(out)
         if ARTIFACTS.exists() and not os.listdir(ARTIFACTS):
             ARTIFACTS.rmdir()
+
+
+def _program() -> dict[str, bytes]:
+    """This checkout's router; it holds a registration for 2 s, so that less is waited for."""
+    files = {name: data for name, data in tree.sources().items() if name.endswith(".py")}
+    judge = files["haaro/ota/updater.py"]
+    quick = judge.replace(b"_HOLD_MS = const(10000)", b"_HOLD_MS = const(2000)")
+    assert quick != judge
+    return {**files, "haaro/ota/updater.py": quick}
 
 
 def _start_box(fleet: Fleet, node: str) -> None:
