@@ -109,8 +109,7 @@ class Interface:
     def config(self, *names, **values):
         if names:
             if names[0] == "ifname" and self.IFNAME:
-                # In the namespace the interface has another name than lwIP's.
-                return (self.now or {}).get("interface", self.IFNAME)
+                return self.IFNAME
             if names[0] == "mac":
                 return b"\x02\x00\x5e\x10\x00\x01"
             raise ValueError("unknown config param")
