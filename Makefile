@@ -55,10 +55,11 @@ format: $(STAMP)  ## rewrite the files as `make lint` wants them
 	$(BIN)/ruff format .
 
 # Most tests wait for processes in namespaces, so that more files than cores run at once (JOBS=).
-test: setup test-packages bpf  ## pytest, then the suite inside MicroPython's unix port
+test: setup test-packages bpf  ## pytest, the suite inside MicroPython's unix port, no key in what is left
 	@status=0; \
 	$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist loadfile || status=1; \
 	"$(MICROPYTHON)" -X heapsize=384k unix_port_tests/run.py || status=1; \
+	$(BIN)/python -m tests.canary.scan $(BUILD) || status=1; \
 	exit $$status
 
 demo: setup bpf  ## three offices in network namespaces find the direct path; report in build/demo

@@ -259,7 +259,7 @@ def test_all_boxes_of_a_hub_are_told_by_their_ids_and_flashed_side_by_side(
         "[site.office-b]\n", f'[site.office-b]\nboard = "{S3}"\nunique_id = "7cdfa1000002"\n'
     )
     site.change("[site.office-c]\n", '[site.office-c]\nunique_id = "00c0ffee0001"\n')  # UNIX
-    second = Chip(tmp_path / "second.bin", mac=bytes.fromhex("7cdfa1000002"))
+    second = Chip(tmp_path / "second.flash", mac=bytes.fromhex("7cdfa1000002"))
     stranger = Chip(tmp_path / "third.bin", mac=bytes.fromhex("7cdfa1000003"))
     rest = (
         "--all", "--micropython", micropython_bin[S3], "--firmware", firmware[S3], "--before",

@@ -6,7 +6,7 @@ Files with keys are 0600. Nothing here is kept between two `lab up`.
 from __future__ import annotations
 
 import json
-import secrets
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Files:
 
 def write(files: Files, layout: Layout = DEFAULT_LAYOUT) -> None:
     """Write the whole configuration. The home agent knows every office, also one with no router."""
-    keys = {office.name: secrets.token_hex(_KEY_OCTETS) for office in plan.OFFICES}
+    keys = {office.name: os.urandom(_KEY_OCTETS).hex() for office in plan.OFFICES}
     write_atomically(files.ha_config, home_agent_toml(files, layout))
     write_atomically(files.ha_secrets, home_agent_secrets_toml(keys), _PRIVATE)
     for office in plan.OFFICES:
@@ -128,6 +128,7 @@ def router_json(
         "log": "info",
         "dataplane": layout.dataplane,
         "fast_lan": layout.fast_lan,
+        "encapsulation": layout.encapsulation,
     }
 
 
