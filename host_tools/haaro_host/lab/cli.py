@@ -39,6 +39,9 @@ _HA_DATA_PLANE = typer.Option(
     "--ha-dataplane",
     help="of the home agent: " + ", ".join(plan.HA_DATA_PLANES),
 )
+_ENCAPSULATION = typer.Option(
+    "udp", "--encapsulation", help="of the tunnels: " + ", ".join(plan.ENCAPSULATIONS)
+)
 _SOAK_MINUTES = 10.0
 _PLAIN_COLUMNS = 130
 
@@ -50,10 +53,17 @@ def everything() -> None:
 
 
 @app.command()
-def up(name: str = _NAME, dataplane: str = _DATA_PLANE, ha_dataplane: str = _HA_DATA_PLANE) -> None:
+def up(
+    name: str = _NAME,
+    dataplane: str = _DATA_PLANE,
+    ha_dataplane: str = _HA_DATA_PLANE,
+    encapsulation: str = _ENCAPSULATION,
+    udp_only: bool = typer.Option(False, help="the internet drops all encapsulations but UDP"),
+) -> None:
     """Build the lab and start the home agent and the routers A, B, C."""
     with _explained():
-        Lab(name, layout=plan.layout_with(dataplane, ha_dataplane)).up(typer.echo)
+        layout = plan.layout_with(dataplane, ha_dataplane, encapsulation, udp_only)
+        Lab(name, layout=layout).up(typer.echo)
         typer.echo(
             "the lab is up; `haaro lab exec ch ping 10.1.0.10` makes C and A find each other"
         )
@@ -128,6 +138,7 @@ def demo(
     name: str = _NAME,
     dataplane: str = _DATA_PLANE,
     ha_dataplane: str = _HA_DATA_PLANE,
+    encapsulation: str = _ENCAPSULATION,
     soak_minutes: float = typer.Option(0.0, "--soak", help="soak for MINUTES instead"),
 ) -> None:
     """Show and prove that A and C find the direct path, lose it and find it again.
@@ -136,13 +147,17 @@ def demo(
     """
     _alone()
     options = Options(
-        out=_directory(out), name=name, dataplane=dataplane, ha_dataplane=ha_dataplane
+        out=_directory(out),
+        name=name,
+        dataplane=dataplane,
+        ha_dataplane=ha_dataplane,
+        encapsulation=encapsulation,
     )
     if soak_minutes:
         raise typer.Exit(_soak(options, soak_minutes))
     console = _console()
     with _explained():
-        plan.layout_with(dataplane, ha_dataplane)
+        plan.layout_with(dataplane, ha_dataplane, encapsulation)
         system.require(system.TOOLS_FOR_DEMO)
         facts = Demo(options, console).run()
     report.show(facts, console)

@@ -129,6 +129,7 @@ def router_json(
         "dataplane": layout.dataplane,
         "fast_lan": layout.fast_lan,
         "encapsulation": layout.encapsulation,
+        "encapsulation": layout.encapsulation,
     }
 
 

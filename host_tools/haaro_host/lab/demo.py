@@ -50,6 +50,7 @@ class Options:
     small_s: int = 1
     dataplane: str = "userspace"
     ha_dataplane: str = "userspace"
+    encapsulation: str = "udp"
 
 
 class Demo:
@@ -58,7 +59,7 @@ class Demo:
     def __init__(self, options: Options, console: Console) -> None:
         self.options = options
         self.logs = options.out / "logs"
-        layout = plan.layout_with(options.dataplane, options.ha_dataplane)
+        layout = plan.layout_with(options.dataplane, options.ha_dataplane, options.encapsulation)
         self.lab = Lab(options.name, self.logs, die_with_parent=True, layout=layout)
         self.captures = Captures(self.lab, options.out)
         self.hosts = Hosts(options.name, plan.HOST_ADDRESS, self.logs)

@@ -1,9 +1,9 @@
 """Reads capture files while they grow and sorts what they hold into flows.
 
 A small reader of its own, independent of the code under test: it knows Ethernet, IPv4, UDP port
-434 and the four octets of an RFC 3519 tunnel header, and nothing of haaro's parsers. It reads
-files that still grow, 2 us a packet; `haaro_host.decode.captures` reads streams of every kind.
-Judging is `evidence.py`'s job.
+434 and the four octets of an RFC 3519 tunnel header, IP in IP, GRE and minimal encapsulation, and
+nothing of haaro's parsers. It reads files that still grow, 2 us a packet;
+`haaro_host.decode.captures` reads streams of every kind. Judging is `evidence.py`'s job.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ _ETHERTYPE_AT = 12
 _SHORTEST = _LINK_HEADER + 20
 _IPV4 = b"\x08\x00"
 _UDP = 17
+_IPIP, _GRE, _MINIMAL = 4, 47, 55
+_OTHERS = (_IPIP, _GRE, _MINIMAL)
+_IN_UDP = struct.pack("!HHHHI", MIP_PORT, MIP_PORT, 0, 0, 0x04040000)
 _TUNNEL_DATA = 4
 # The octets that decide a flow: fragment field, protocol, addresses and ports, type and tunnel
 # header, inner protocol, inner addresses and ports, first inner payload octet.
@@ -43,7 +46,8 @@ _FRAGMENT_OFFSET = 0x1FFF
 class Flow:
     """What a packet looks like from outside. Addresses are dotted quads, "" when absent.
 
-    `kind`: "tunnel" (UDP 434, type 4, next header IPv4), "signalling" (UDP 434, other),
+    `kind`: "tunnel" (UDP 434, type 4, next header IPv4; or IP protocol 4, 47 or 55: `protocol`
+    tells which), "signalling" (UDP 434, other),
     "fragment" (not the first of several, so its ports are unknown) or "other".
     `type` is the first octet of the Mobile IP message, outside a tunnel or inside it, else -1.
     """
@@ -73,7 +77,8 @@ class Packet:
 
     def message(self) -> bytes:
         """Mobile IP message it carries, outside a tunnel or inside it; empty if none."""
-        payload = self.data[_header_length(self.data, 0) + 8 :]
+        data = _in_udp(self.data)
+        payload = data[_header_length(data, 0) + 8 :]
         if self.flow.kind != "tunnel":
             return payload if self.flow.kind == "signalling" else b""
         if not self.flow.tunnelled_signalling:
@@ -164,7 +169,8 @@ class FlowTable:
         """Read on. Costs about two microseconds a packet."""
         by_key = self._by_key
         for time, data in self._reader.raw():
-            key = b"".join(_DECIDING(data))
+            seen = _in_udp(data) if data[9] in _OTHERS else data
+            key = b"".join(_DECIDING(seen))
             known = by_key.get(key)
             if known is None:
                 flow = flow_of(data)
@@ -188,10 +194,11 @@ def flow_of(data: bytes) -> Flow:
     """The flow of an IPv4 packet (at least 20 octets, perhaps cut)."""
     source, destination = _text(data, 12), _text(data, 16)
     protocol = data[9]
+    data = _in_udp(data)
     if int.from_bytes(data[6:8], "big") & _FRAGMENT_OFFSET:
         return Flow(source, destination, "fragment", protocol)
     udp = _header_length(data, 0)
-    if protocol != _UDP or len(data) < udp + 9 or MIP_PORT not in _ports(data, udp):
+    if protocol not in (_UDP, *_OTHERS) or len(data) < udp + 9 or MIP_PORT not in _ports(data, udp):
         return Flow(source, destination, "other", protocol)
     kind, next_header = data[udp + 8], data[udp + 9]
     inner = udp + 12
@@ -203,6 +210,19 @@ def flow_of(data: bytes) -> Flow:
         source, destination, "tunnel", protocol, _inner_type(data, inner),
         _text(data, inner + 12), _text(data, inner + 16), inner_protocol,
     )  # fmt: skip
+
+
+def _in_udp(data: bytes) -> bytes:
+    """A packet of another encapsulation as it would be in UDP, but for its protocol and lengths."""
+    if data[9] not in _OTHERS or int.from_bytes(data[6:8], "big") & _FRAGMENT_OFFSET:
+        return data
+    inner = data[20:]
+    if data[9] == _GRE:
+        inner = data[24:]
+    elif data[9] == _MINIMAL and len(data) >= 32:
+        size, source = (12, data[28:32]) if data[21] & 0x80 else (8, data[12:16])
+        inner = data[:9] + data[20:21] + data[10:12] + source + data[24:28] + data[20 + size :]
+    return data[:20] + _IN_UDP + inner
 
 
 def _inner_type(data: bytes, inner: int) -> int:

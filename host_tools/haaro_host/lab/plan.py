@@ -127,7 +127,8 @@ class Layout:
     `ingress`: link of the internet router (its interface is `port_to`) -> nets, see `INGRESS`.
     `uplinks`: node -> entries for `uplinks` in its router.json. `dataplane`: which plane the
     routers use, as in router.json, and so is `fast_lan`.
-    `ha_dataplane`: the home agent's, as in ha.toml.
+    `ha_dataplane`: the home agent's, as in ha.toml. `encapsulation`: of the routers' tunnels, as in
+    router.json. `udp_only`: the internet drops all other encapsulations, as some do.
     """
 
     offices: tuple[Office, ...] = OFFICES
@@ -138,6 +139,8 @@ class Layout:
     dataplane: str = "userspace"
     ha_dataplane: str = "userspace"
     fast_lan: str | tuple[str, ...] = "auto"
+    encapsulation: str = "udp"
+    udp_only: bool = False
 
     @property
     def routers(self) -> tuple[str, ...]:
@@ -148,20 +151,36 @@ class Layout:
 DEFAULT_LAYOUT = Layout()
 HA_DATA_PLANES = ("userspace", "kernel", "auto")
 DATA_PLANES = ("userspace", "kernel", "kernel-routed", "auto")
+ENCAPSULATIONS = ("udp", "ipip", "gre", "minimal")
 WAN_UPLINK: dict[str, object] = {"name": "wan", "driver": "linux_netdev", "interface": "wan"}
 
 
-def layout_with(dataplane: str, ha_dataplane: str = "userspace") -> Layout:
+def layout_with(
+    dataplane: str,
+    ha_dataplane: str = "userspace",
+    encapsulation: str = "udp",
+    udp_only: bool = False,
+) -> Layout:
     """The default lab with these data planes; "kernel-routed" leaves forwarding to the kernel.
 
     Raises ValueError with what is allowed.
     """
+    if encapsulation not in ENCAPSULATIONS:
+        allowed = ", ".join(ENCAPSULATIONS)
+        raise ValueError(f"encapsulation {encapsulation!r}: allowed are {allowed}")
     for name, allowed in ((dataplane, DATA_PLANES), (ha_dataplane, HA_DATA_PLANES)):
         if name not in allowed:
             raise ValueError(f"data plane {name!r}: allowed are {', '.join(allowed)}")
     kind = dataplane.removesuffix("-routed")
     fast_lan: str | tuple[str, ...] = "auto" if kind == dataplane else ()
-    return replace(DEFAULT_LAYOUT, dataplane=kind, fast_lan=fast_lan, ha_dataplane=ha_dataplane)
+    return replace(
+        DEFAULT_LAYOUT,
+        dataplane=kind,
+        fast_lan=fast_lan,
+        ha_dataplane=ha_dataplane,
+        encapsulation=encapsulation,
+        udp_only=udp_only,
+    )
 
 
 def check_name(name: str) -> str:

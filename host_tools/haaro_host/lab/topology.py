@@ -16,7 +16,7 @@ from haaro_host.lab.plan import DEFAULT_LAYOUT, Layout
 from haaro_host.lab.system import run
 
 _WRONG_SOURCE = "bcp38_"
-_OURS = ("cut", "dead")
+_OURS = ("cut", "dead", "not_udp")
 _STEERED_CPUS = 32  # one word of the kernel's mask
 _FILTER = """
 table ip haaro {{
@@ -33,6 +33,7 @@ table ip haaro {{
     chain forward {{
         type filter hook forward priority filter; policy accept;
         oifname @dead counter name dead drop
+        {only}
         ip saddr . ip daddr @cut counter name cut drop
     }}
 }}
@@ -87,6 +88,8 @@ def internet_filter(layout: Layout = DEFAULT_LAYOUT) -> str:
             for node, nets in layout.ingress.items()
         ),
         mobile=plan.MOBILE_RANGE,
+        # IP in IP, GRE, minimal encapsulation
+        only="ip protocol { 4, 47, 55 } counter name not_udp drop" if layout.udp_only else "",
         home_addresses=plan.HOME_ADDRESSES,
     )
 
