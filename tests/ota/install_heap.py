@@ -1,6 +1,6 @@
 """Runs in MicroPython with a small heap: installs a bundle into a folder.
 
-    micropython install_heap.py FIRMWARE BUNDLE PUBLIC FOLDER
+micropython install_heap.py FIRMWARE BUNDLE PUBLIC FOLDER
 """
 
 import os

@@ -122,12 +122,12 @@ class Bundle:
             end = _HEAD_AT + self.head
             while file.tell() < end:
                 words = file.readline().decode().split()
-                if words[0] in _WORDS:
+                if words and words[0] in _WORDS:
                     self.facts[words[0]] = words[1:]
                     continue
-                kind, size, packed, digest, name = words
-                if kind != "file" or not _is_name(name):
-                    raise Refused("its list of files has %s" % name[:_NAME_LIMIT])
+                if len(words) != 5 or words[0] != "file" or not _is_name(words[4]):
+                    raise Refused("its list of files has %s" % " ".join(words)[:_NAME_LIMIT])
+                _, size, packed, digest, name = words
                 yield name, int(size), at, int(packed), digest
                 at += int(packed)
                 room += (int(size) + 4095) // 4096 * 4096
