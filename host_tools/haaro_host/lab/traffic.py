@@ -230,6 +230,35 @@ class ProbeSeries:
         at = sorted(t for t in self.received.values() if since <= t <= until)
         return max((b - a for a, b in pairwise(at)), default=until - since)
 
+    def arrivals(self, since: float, until: float) -> list[int]:
+        """Datagrams sent in [since, until], in the order in which they arrived."""
+        sent = [n for n, at in self.sent.items() if since <= at <= until and n in self.received]
+        return sorted(sent, key=lambda n: self.received[n])
+
+    def overtaken(self, since: float, until: float) -> list[int]:
+        """Of these the ones that arrived after a later one."""
+        found, last = [], -1
+        for number in self.arrivals(since, until):
+            if number < last:
+                found.append(number)
+            last = max(last, number)
+        return found
+
+    def by_two_paths(self, since: float, until: float) -> bool:
+        """Whether a switch between two paths that keep the order is enough to explain the order:
+        those before it are in order, and those after it are.
+        """
+        late = self.overtaken(since, until)
+        arrived = self.arrivals(since, until)
+        switch = max(late, default=-1)
+        before = [n for n in arrived if n <= switch]
+        after = [n for n in arrived if n > switch]
+        return before == sorted(before) and after == sorted(after)
+
+    def sent_of_received(self) -> list[float]:
+        """When what arrived was sent."""
+        return [self.sent[n] for n in self.received if n in self.sent] or [0.0]
+
 
 def wait_listening(process: Process, port: int) -> None:
     """Wait until the process' namespace has a TCP listener on `port`. Raises LabError."""
