@@ -25,9 +25,10 @@ check() {
         need tshark tshark
         need slirp-fullbolt slirp
         need chat ppp
-        need busybox busybox
         need dhclient isc-dhcp-client
         need busybox busybox-static
+        need dropbear dropbear-bin
+        need ssh openssh-client
         missing=${missing# }
         return
     elif [ "$python" = --bpf ]; then

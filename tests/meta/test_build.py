@@ -72,7 +72,12 @@ def empty_path(tmp_path):
     [
         ([], PACKAGES, 1, []),
         (["/nonexistent/python3"], "python3-venv", 1, []),
-        (["--tests"], "tshark slirp ppp busybox-static", 0, ["haaro: the tests that call it are skipped"]),
+        (
+            ["--tests"],
+            "tshark slirp ppp isc-dhcp-client busybox-static",
+            0,
+            ["haaro: the tests that call it are skipped"],
+        ),
     ],
 )
 def test_a_user_who_is_not_root_is_told_each_missing_package(

@@ -19,7 +19,7 @@ _FRAMES = const(16)
 _CHECK_MS = const(500)
 _WIRING = (
     "the W5500 does not answer (VERSIONR is 0x%02x, not 0x04): check its supply, and SCK, MOSI, "
-    "MISO, CS and RST against the pins of `lan` in the configuration"
+    "MISO, CS and RST against pins.csv"
 )
 _TEXTS = {
     NO_LINK: "no link: cable or switch",

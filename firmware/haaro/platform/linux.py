@@ -53,6 +53,9 @@ class LinuxMachine:
                 )
             if uplink.get("driver") == "cellular":
                 self._add_modem(i, uplink, options["secrets"])
+        self._lan = None
+        if options.get("lan"):
+            self._lan = self._make_lan(options["lan"])
         if options.get("internet") == "local":
             from haaro.platform.linux_breakout import Breakout
 
@@ -63,6 +66,16 @@ class LinuxMachine:
             self._routing.ranks = [sorted(order).index(place) for place in order]
             inside = settings.home_prefixes + [(settings.home_agent, 32)]
             self._breakout = Breakout(self._routing, inside, settings.networks, self._interfaces)
+
+    def _make_lan(self, lan):
+        if lan["driver"] != "linux_vlan":
+            raise ValueError(
+                "lan.driver: %s: is for microcontrollers; here the system has the LAN: take the"
+                ' section away, or "linux_vlan" for one with a tag' % lan["driver"]
+            )
+        from haaro.platform.linux_vlan import LinuxVlan
+
+        return LinuxVlan(self._routing, lan)
 
     def _add_modem(self, index, uplink, secrets_path):
         from haaro.shell import secrets, unload
@@ -102,6 +115,8 @@ class LinuxMachine:
             self._routing.clear(self._interface)
             if self._breakout:
                 self._end_breakout()
+            if self._lan:
+                self._lan.close()
         self._routing.close()
 
     def _end_breakout(self):

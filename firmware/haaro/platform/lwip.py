@@ -208,6 +208,8 @@ def _refuse(options):
         raise ValueError('dataplane: "kernel": a board has no eBPF; use "auto" or "userspace"')
     if options.get("fast_lan"):
         raise ValueError("fast_lan: a board has no such interfaces; take it away")
+    if options.get("lan") and options["lan"].get("driver") == "linux_vlan":
+        raise ValueError('lan.driver: linux_vlan: is for Linux; a board has "w5500"')
     if len(options["uplinks"]) > 1 and not lwip_sockets.CAN_BIND:
         raise ValueError(
             "uplinks: %d: this port uses its default route only; configure one uplink"

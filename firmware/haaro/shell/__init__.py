@@ -5,6 +5,6 @@ import sys
 
 def unload() -> None:
     """Take what reads the configuration from the heap; the next import makes it anew."""
-    for name in ("config", "config_uplinks", "secrets", "config_values"):
+    for name in ("config", "config_uplinks", "config_lan", "secrets", "config_values"):
         sys.modules.pop("haaro.shell." + name, None)
         globals().pop(name, None)

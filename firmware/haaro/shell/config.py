@@ -38,7 +38,7 @@ def load(path: str, staged: bool = False) -> tuple:
 
     The dict holds what the shell needs beside the core's Settings: "uplinks", "tunnel_interface",
     "socket", "log", "dataplane", "fast_lan", "mss_clamp", "internet", "lan_ipv6", "secrets",
-    "console" and "update" (dicts or None). Raises ConfigError.
+    "console", "update" and "lan" (dicts or None). Raises ConfigError.
     """
     if staged:
         path = _staged(path)
@@ -66,6 +66,11 @@ def load(path: str, staged: bool = False) -> tuple:
     update = top["update"]
     if update is not None:
         update = take(path, "update.", update, _UPDATE)
+    lan = top["lan"]
+    if lan is not None:
+        from haaro.shell import config_lan
+
+        lan = config_lan.load(path, lan, networks)
     settings = Settings()
     settings.name = top["name"]
     settings.home_address = top["home_address"]
@@ -90,6 +95,7 @@ def load(path: str, staged: bool = False) -> tuple:
     options["secrets"] = secrets_path
     options["console"] = console
     options["update"] = update
+    options["lan"] = lan
     return settings, options
 
 
@@ -219,6 +225,8 @@ _ROUTER = {
     "internet": (choice("ha", "local", "block"), "ha"),
     "organisation": (list_of(a_network, 0, 32), []),
     "lan_ipv6": (choice("block", "local"), "block"),
+    # None: the system has the LAN (shell/config_lan.py).
+    "lan": (anything, None),
     # None: no console.
     "console": (anything, None),
     # None: no program is taken from anybody.
