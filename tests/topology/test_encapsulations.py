@@ -15,6 +15,7 @@ from haaro_host.lab.lab import Lab
 from haaro_host.lab.nat import Nat
 from haaro_host.lab.pcap import FlowTable
 from haaro_host.lab.traffic import Hosts, Transfer
+from tests.shell.namespaces import why_no_kernel_plane
 from tests.topology.conftest import ARTIFACTS, NAME, until
 
 pytestmark = pytest.mark.usefixtures("privileged")
@@ -121,6 +122,22 @@ def test_star_and_direct_tunnels_are_of_the_configured_encapsulation(kind):
             assert lab.count(link, kind="fragment") == 0
         bindings = [router["binding"] for router in lab.lab.node_status("ha")["routers"]]
         assert {binding["encapsulation"] for binding in bindings if binding} == {kind}
+
+
+def test_the_kernel_planes_leave_such_tunnels_to_the_processes():
+    """R3.3.4-i6: the programs' tables have these tunnels and their ends nowhere."""
+    reason = why_no_kernel_plane()
+    if reason:
+        pytest.skip(reason)
+    planes = {"dataplane": "kernel", "ha_dataplane": "kernel"}
+    with offices("kernel", Wants(), encapsulation="gre", **planes) as lab:
+        for node in ("a", "c", "ha"):
+            plane = lab.lab.node_status(node)["data_plane"]
+            assert plane["plane"] == "kernel", plane["why"]
+        lab.make_direct()
+        lab.passes()
+        assert lab.peer("a", C)["tunnel"]["encapsulation"] == "gre"
+        assert lab.count("a", kind="tunnel", protocol=17) == 0
 
 
 def test_behind_a_nat_the_router_goes_to_udp_by_itself():
