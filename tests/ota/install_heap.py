@@ -8,9 +8,9 @@ import sys
 
 sys.path.insert(0, sys.argv[1])
 
-from haaro.ota.bundle import Bundle  # noqa: E402
-from haaro.ota.install import installing  # noqa: E402
-from haaro.ota.slots import Slots, manifest  # noqa: E402
+from haaro.ota.bundle import Bundle
+from haaro.ota.install import installing
+from haaro.ota.slots import Slots, manifest
 
 base = sys.argv[4] + "/"
 os.mkdir(base + "slots")

@@ -15,12 +15,11 @@ import vfs
 
 sys.path.insert(0, sys.argv[1])
 
-import boot  # noqa: E402
-
-from haaro.ota.bundle import Bundle  # noqa: E402
-from haaro.ota.install import installing  # noqa: E402
-from haaro.ota.part import Part  # noqa: E402
-from haaro.ota.slots import Slots, manifest  # noqa: E402
+import boot
+from haaro.ota.bundle import Bundle
+from haaro.ota.install import installing
+from haaro.ota.part import Part
+from haaro.ota.slots import Slots, manifest
 
 _BLOCK = 4096
 _BLOCKS = 48
@@ -80,11 +79,11 @@ def born():
         os.mkdir(_BASE + folder)
     for i in range(4):
         data = bytes([i]) * (300 + 2000 * i)
-        name = "haaro/old_%d.py" % i
+        name = f"haaro/old_{i}.py"
         with open(_BASE + "slots/a/" + name, "wb") as file:
             file.write(data)
-        digest = "".join("%02x" % octet for octet in sha256(data).digest())
-        text += "file %d %d %s %s\n" % (len(data), len(data), digest, name)
+        digest = sha256(data).digest().hex()
+        text += f"file {len(data)} {len(data)} {digest} {name}\n"
     with open(_BASE + "slots/a/manifest", "wb") as file:
         file.write(text.encode())
     vfs.umount("/flash")
@@ -152,7 +151,7 @@ def main(bundle_path, public, points):
         cut_at = 1 + i * writes // points
         _, dead, version, trial = run(image, cut_at, bundle, public)
         cuts += dead
-        key = "%s%s" % (version, " on trial" if trial else "")
+        key = version + (" on trial" if trial else "")
         found[key] = found.get(key, 0) + 1
     print(writes, cuts, sorted(found.items()))
 

@@ -9,7 +9,7 @@ import pytest
 
 from haaro.ota.slots import Slots
 from haaro_host.lab import processes, system
-from tests.ota.conftest import BOOT, ROOT, Box, bundle, program
+from tests.ota.conftest import BOOT, Box, bundle, program
 
 
 def write_boot(box, text):
@@ -140,7 +140,7 @@ def test_the_watch_leaves_a_program_alone_that_was_kept(runner):
     """It ends with the trial."""
     boot = (runner.folder / "main.py").read_text().replace("_STEP_S = 5", "_STEP_S = 1")
     (runner.folder / "main.py").write_text(boot)
-    body = "import time\n while time.time() < {}: pass\n return 0".format(time.time() + 60)
+    body = f"import time\n while time.time() < {time.time() + 60}: pass\n return 0"
     runner.install(bundle(talking("new", body)))
     box = subprocess.Popen(
         [system.micropython(), str(runner.folder / "main.py"), "run"], stdout=subprocess.DEVNULL

@@ -29,7 +29,7 @@ def pulling(updater, source: str, host: str, port: int, path: str, report: dict)
     updater.client = client
     yield from client.getting("%s/v1/box?%s" % (path, words), 0, said.append)
     offer = b"".join(said)[:_OFFER_LIMIT].decode().split()
-    if client.status == 204 or not offer:
+    if client.status == 204:
         return False
     if client.status != 200 or len(offer) != 3:
         raise FetchError("the server answers %d" % client.status)

@@ -28,8 +28,8 @@ def program(board: str) -> tuple[dict[str, bytes], str]:
     if boards.flashable(board):
         from haaro_host.flash import build
 
-        arch = boards.load(board).chip.arch
-        return build.firmware_files(arch), f"{build.mpy_version()} {arch}"
+        found = boards.load(board)
+        return build.firmware_files(found), f"{build.mpy_version()} {found.chip.arch}"
     if not (boards.folder() / board).is_dir():
         known = ", ".join(sorted(path.name for path in boards.folder().glob("*/"))) or "none"
         raise BadInputError(f"no board {board!r} in {boards.folder()}; there are {known}")
