@@ -143,9 +143,19 @@ def test_twins_agree_on_batches():
                 total = twin.total(records, 0, count, record, ahead)
                 assert total == len(batch)
                 part = twin.total(records, 1, count - 1, record, ahead)
-                results.append(
-                    (part, twin.aligned(batch, octets, records, 0, count, record, ahead))
-                )
+                whole = twin.aligned(batch, 0, octets, records, 0, count, record, ahead)
+                second = ahead + lengths[0]
+                places = (0, second) if count > 1 else (0,)
+                found = [
+                    twin.seek(batch, at, records, first, count, record, ahead)
+                    for at in places
+                    for first in (0, 1)
+                ]
+                if found[-1] > 0:
+                    found.append(
+                        twin.aligned(batch, second, octets, records, 1, count - 1, record, ahead)
+                    )
+                results.append((part, whole, found))
             assert results[0] == results[1]
 
 

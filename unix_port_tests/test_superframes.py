@@ -439,8 +439,9 @@ def test_twins_add_and_copy_the_same():
     for _ in range(500):
         octets, at, to = random.randrange(0, 150), random.randrange(50, 90), random.randrange(0, 50)
         a = bytearray(noise(300))
-        b = bytearray(a)
+        b, c = bytearray(a), bytearray(a)
         wanted = leaves_superframes.add(a, at, octets)
         assert viper.add_wide(a, at, octets) == viper.add_narrow(a, at, octets) == wanted
-        assert leaves_superframes.copy(a, to, at, octets) == viper.copy(b, to, at, octets) == wanted
-        assert a == b
+        assert leaves_superframes.copy(a, to, at, octets) == wanted
+        assert viper.copy_wide(b, to, at, octets) == viper.copy_narrow(c, to, at, octets) == wanted
+        assert a == b == c

@@ -14,6 +14,7 @@ kernel cuts (UDP_SEGMENT). All counters count packets as on the wire.
 import micropython
 
 from haaro.compat import const
+from haaro.dataplane import base
 from haaro.dataplane import leaves_superframes_viper as superframes
 from haaro.dataplane.base import BATCH
 from haaro.dataplane.chosen import leaves
@@ -66,7 +67,7 @@ def _read(plane, port):
     batch = plane._batch
     uplink = port.uplink
     stride = port.stride
-    base = port.base
+    ahead = port.base
     got = port.lengths.readinto(records, stride * BATCH)
     if not got:
         return
@@ -75,10 +76,10 @@ def _read(plane, port):
     first = 0
     while first < count:
         rest = count - first
-        octets = _total(records, first, rest, stride, base)
+        octets = _total(records, first, rest, stride, ahead)
         while octets > len(batch):
             rest -= 1
-            octets = _total(records, first, rest, stride, base)
+            octets = _total(records, first, rest, stride, ahead)
         try:
             octets = port.packets.readinto(batch, octets)
         except OSError:
@@ -86,7 +87,7 @@ def _read(plane, port):
             break
         if not octets:
             break
-        done = _aligned(batch, octets, records, first, rest, stride, base)
+        done = _aligned(batch, 0, octets, records, first, rest, stride, ahead)
         at = frames(plane, 0, done) if uplink < 0 else datagrams(plane, 0, done, uplink)
         plane._handled += done
         first += done
@@ -267,11 +268,13 @@ def datagrams(plane, at, count, uplink):
     entries = plane._entries
     state = plane._state
     rx = plane._rx
-    joins = plane._ahead == _SUPERFRAMES
+    # What is joined is not judged again, so its TTL must not count.
+    joins = plane._ahead == _SUPERFRAMES and not state[base.STATE_TTL_STEP]
     udp = 1 if plane._joins_udp else 0
     tunnel = plane._last
     # A packet waits at `start`, `total` octets and `packets` packets of `size` octets up to now.
-    start = total = size = packets = 0
+    # It came by the tunnel `waits` and has `data` octets of headers.
+    start = total = size = packets = data = waits = 0
     while count:
         count -= 1
         tunnel = _tunnel_of(batch, at, state, tunnel, uplink)
@@ -279,23 +282,27 @@ def datagrams(plane, at, count, uplink):
             at += plane._no_tunnel(at, tunnel, uplink)
             tunnel = 0
             continue
-        verdict = _inbound(batch, at + _OVERHEAD, rows, entries, state, tunnel)
-        if verdict < 0 or verdict >= _CONTROL:
-            at += plane._in_rarely(at, verdict, tunnel, uplink)
-            continue
         at += _OVERHEAD
-        rx[tunnel] += 1
-        length = verdict >> 8
-        if total:
+        if total and tunnel == waits and not batch[at - 31] & 1:
             joined = _join(batch, start, total, at, size)
             if joined:
-                at += length
+                rx[tunnel] += 1
                 packets += 1
-                total = joined
-                if joined < 0:
+                if joined > 0:
+                    at += data + joined - total
+                    total = joined
+                else:
+                    at += data - joined - total
                     _deliver(plane, start, 0 - joined, size, packets)
                     total = 0
                 continue
+        verdict = _inbound(batch, at, rows, entries, state, tunnel)
+        if verdict < 0 or verdict >= _CONTROL:
+            at += plane._in_rarely(at - _OVERHEAD, verdict, tunnel, uplink) - _OVERHEAD
+            continue
+        rx[tunnel] += 1
+        length = verdict >> 8
+        if total:
             _deliver(plane, start, total, size, packets)
             total = 0
         size = _joinable(batch, at, udp) if count and joins else 0
@@ -303,6 +310,8 @@ def datagrams(plane, at, count, uplink):
             start = at
             total = length
             packets = 1
+            data = length - size
+            waits = tunnel
         else:
             _deliver(plane, at, length, 0, 1)
         at += length

@@ -39,9 +39,10 @@ def total(records, first: int, count: int, stride: int, base: int) -> int:
     return octets
 
 
-def aligned(batch, octets: int, records, first: int, count: int, stride: int, base: int) -> int:
-    """Return how many leading packets of the batch are whole and are those of the records."""
-    at = 0
+def aligned(
+    batch, at: int, octets: int, records, first: int, count: int, stride: int, base: int
+) -> int:
+    """Return how many packets from `at` on are whole and of the records from `first` on."""
     record = first * stride + base
     done = 0
     while done < count:
@@ -61,6 +62,23 @@ def aligned(batch, octets: int, records, first: int, count: int, stride: int, ba
         record += stride
         done += 1
     return done
+
+
+def seek(batch, at: int, records, first: int, count: int, stride: int, base: int) -> int:
+    """Return the first record from `first` on that is of the packet at `at`; -1: none."""
+    p = at + base
+    record = first * stride + base
+    while first < count:
+        if (
+            batch[p + 2] == records[record + 2]
+            and batch[p + 3] == records[record + 3]
+            and batch[p + 4] == records[record + 4]
+            and batch[p + 5] == records[record + 5]
+        ):
+            return first
+        record += stride
+        first += 1
+    return -1
 
 
 def header(batch, at: int) -> int:

@@ -137,8 +137,9 @@ def join(batch, start: int, total: int, ip: int, size: int) -> int:
 
     0: they do not belong together, nothing was changed. Negative: minus the new total, and nothing
     more may be joined. size: payload of the first. The rules are those of Linux's GRO, narrower
-    where a vnet header could not bring it back: identifications grow by one, no CWR. Both
-    checksums are right, or nothing is joined.
+    where a vnet header could not bring it back: identifications grow by one, no CWR. All checksums
+    are right, or nothing is joined. What is joined would have passed `leaves.inbound` as the first
+    did, if no TTL is lowered and the outer header marks no congestion.
     """
     if batch[ip] != 0x45 or not same(batch, start, ip, 6, 4) or not same(batch, start, ip, 12, 12):
         return 0
@@ -176,7 +177,7 @@ def join(batch, start: int, total: int, ip: int, size: int) -> int:
             return 0
     if done == size and not right(batch, start, total):
         return 0
-    if not right(batch, ip, length):
+    if add(batch, ip, 20) != 0xFFFF or not right(batch, ip, length):
         return 0
     copy(batch, start + total, ip + data, part)
     total += part

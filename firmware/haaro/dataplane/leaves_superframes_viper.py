@@ -122,17 +122,28 @@ def whole_udp(batch, ip: int, length: int) -> int:
 
 @micropython.viper
 def join(batch, start: int, total: int, ip: int, size: int) -> int:
-    batch_p = ptr8(batch)
+    base = int(ptr8(batch))
+    # By words: see copy.
+    a = ptr32(base + start)
+    b = ptr32(base + ip)
+    a_2 = ptr16(base + start)
+    b_2 = ptr16(base + ip)
     if (
-        batch_p[ip] != 0x45
-        or not int(same(batch, start, ip, 6, 4))
-        or not int(same(batch, start, ip, 12, 12))
+        a[3] != b[3]
+        or a[4] != b[4]
+        or a[5] != b[5]
+        or a_2[3] != b_2[3]
+        or a_2[4] != b_2[4]
+        or a_2[0] != b_2[0]
     ):
         return 0
-    if batch_p[ip + 1] != batch_p[start + 1]:
+    batch_p = ptr8(batch)
+    if batch_p[ip] != 0x45:
         return 0
     udp = batch_p[ip + 9] == 17
-    data = 28 if udp else 20 + (batch_p[start + 32] >> 4 << 2)
+    data = 28
+    if not udp:
+        data = 20 + (batch_p[start + 32] >> 4 << 2)
     length = batch_p[ip + 2] << 8 | batch_p[ip + 3]
     part = length - data
     if part <= 0 or part > size:
@@ -146,11 +157,15 @@ def join(batch, start: int, total: int, ip: int, size: int) -> int:
         if not int(whole_udp(batch, ip, length)):
             return 0
     else:
-        # Acknowledgement, header length, window, urgent pointer and options.
-        if not int(same(batch, start, ip, 28, 5)) or not int(same(batch, start, ip, 34, 2)):
+        if a[7] != b[7] or a_2[17] != b_2[17] or a_2[19] != b_2[19]:
             return 0
-        if not int(same(batch, start, ip, 38, data - 38)):
+        if batch_p[start + 32] != batch_p[ip + 32]:
             return 0
+        i = 40
+        while i < data:
+            if a[i >> 2] != b[i >> 2]:
+                return 0
+            i += 4
         last = batch_p[ip + 33]
         if (last ^ batch_p[start + 33]) & 0xF6:
             return 0
@@ -163,24 +178,12 @@ def join(batch, start: int, total: int, ip: int, size: int) -> int:
             return 0
     if done == size and not int(right(batch, start, total)):
         return 0
-    if not int(right(batch, ip, length)):
+    if int(add(batch, ip, 20)) != 0xFFFF or not int(right(batch, ip, length)):
         return 0
-    copy(batch, start + total, ip + data, part)
+    move(batch, start + total, ip + data, part)
     total += part
     batch_p[start + 33] = batch_p[start + 33] | last
     return 0 - total if last or part < size else total
-
-
-@micropython.viper
-def same(batch, a: int, b: int, at: int, octets: int) -> int:
-    batch_p = ptr8(batch)
-    a += at
-    b += at
-    while octets:
-        octets -= 1
-        if batch_p[a + octets] != batch_p[b + octets]:
-            return 0
-    return 1
 
 
 @micropython.viper
@@ -289,15 +292,14 @@ def folded(s: int) -> int:
 
 
 @micropython.viper
-def copy(batch, to: int, at: int, octets: int) -> int:
-    base = int(ptr8(batch))
-    p = base + at
-    q = base + to
-    end = p + (octets & -32)
-    while p < end:
+def move(batch, to: int, at: int, octets: int):
+    at += int(ptr8(batch))
+    to += int(ptr8(batch))
+    end = at + (octets & -32)
+    while at < end:
         # By words, which no processor that runs Linux refuses at any address.
-        a = ptr32(p)
-        b = ptr32(q)
+        a = ptr32(at)
+        b = ptr32(to)
         b[0] = a[0]
         b[1] = a[1]
         b[2] = a[2]
@@ -306,15 +308,59 @@ def copy(batch, to: int, at: int, octets: int) -> int:
         b[5] = a[5]
         b[6] = a[6]
         b[7] = a[7]
-        p += 32
-        q += 32
+        at += 32
+        to += 32
     end += octets & 31
-    while p < end:
-        ptr8(q)[0] = ptr8(p)[0]
-        p += 1
-        q += 1
+    while at < end:
+        ptr8(to)[0] = ptr8(at)[0]
+        at += 1
+        to += 1
+
+
+@micropython.viper
+def copy_wide(batch, to: int, at: int, octets: int) -> int:
+    at += int(ptr8(batch))
+    to += int(ptr8(batch))
+    end = at + (octets & -32)
+    s = 0
+    while at < end:
+        a = ptr32(at)
+        b = ptr32(to)
+        b[0] = a[0]
+        b[1] = a[1]
+        b[2] = a[2]
+        b[3] = a[3]
+        b[4] = a[4]
+        b[5] = a[5]
+        b[6] = a[6]
+        b[7] = a[7]
+        s += b[0] + b[1] + b[2] + b[3] + b[4] + b[5] + b[6] + b[7]
+        at += 32
+        to += 32
+    end += octets & 28
+    while at < end:
+        a = ptr32(at)
+        ptr32(to)[0] = a[0]
+        s += ptr32(to)[0]
+        at += 4
+        to += 4
+    if octets & 2:
+        ptr16(to)[0] = ptr16(at)[0]
+        s += ptr16(to)[0]
+        at += 2
+        to += 2
+    if octets & 1:
+        ptr8(to)[0] = ptr8(at)[0]
+        s += ptr8(to)[0]
+    return int(folded(s))
+
+
+@micropython.viper
+def copy_narrow(batch, to: int, at: int, octets: int) -> int:
+    move(batch, to, at, octets)
     return int(add(batch, to, octets))
 
 
 # A sum of 32-bit words needs more than 32 bits.
 add = add_wide if sys.maxsize >> 32 else add_narrow
+copy = copy_wide if sys.maxsize >> 32 else copy_narrow

@@ -36,10 +36,11 @@ def total(records, first: int, count: int, stride: int, base: int) -> int:
 
 
 @micropython.viper
-def aligned(batch, octets: int, records, first: int, count: int, stride: int, base: int) -> int:
+def aligned(
+    batch, at: int, octets: int, records, first: int, count: int, stride: int, base: int
+) -> int:
     batch_p = ptr8(batch)
     records_p = ptr8(records)
-    at = 0
     record = first * stride + base
     done = 0
     while done < count:
@@ -59,6 +60,25 @@ def aligned(batch, octets: int, records, first: int, count: int, stride: int, ba
         record += stride
         done += 1
     return done
+
+
+@micropython.viper
+def seek(batch, at: int, records, first: int, count: int, stride: int, base: int) -> int:
+    batch_p = ptr8(batch)
+    records_p = ptr8(records)
+    p = at + base
+    record = first * stride + base
+    while first < count:
+        if (
+            batch_p[p + 2] == records_p[record + 2]
+            and batch_p[p + 3] == records_p[record + 3]
+            and batch_p[p + 4] == records_p[record + 4]
+            and batch_p[p + 5] == records_p[record + 5]
+        ):
+            return first
+        record += stride
+        first += 1
+    return -1
 
 
 @micropython.viper

@@ -17,6 +17,7 @@ _OVERHEAD = const(32)
 
 _total = leaves.total
 _aligned = leaves.aligned
+_seek = leaves.seek
 
 
 class Port:
@@ -93,7 +94,7 @@ class Receiver:
                 break
             if not octets:
                 break
-            done = _aligned(batch, octets, records, first, rest, port.stride, port.base)
+            done = _aligned(batch, 0, octets, records, first, rest, port.stride, port.base)
             at = self._out(0, done) if uplink < 0 else self._in(0, done, uplink)
             self._handled += done
             first += done
@@ -110,26 +111,23 @@ class Receiver:
             if ip + 6 > octets:
                 self._cut += 1
                 return min(first + 1, count)
-            record = first
-            while record < count:
-                here = record * port.stride + port.base
-                if (
-                    batch[ip + 2] == records[here + 2]
-                    and batch[ip + 3] == records[here + 3]
-                    and batch[ip + 4] == records[here + 4]
-                    and batch[ip + 5] == records[here + 5]
-                ):
-                    self._skipped += record - first
-                    first = record + 1
-                    break
-                record += 1
+            done = 1
+            record = _seek(batch, at, records, first, count, port.stride, port.base)
+            if record >= 0:
+                self._skipped += record - first
+                rest = count - record
+                done = _aligned(batch, at, octets, records, record, rest, port.stride, port.base)
+                first = record + (done or 1)
             else:
                 self._unrecorded += 1
-            if ip + (batch[ip + 2] << 8 | batch[ip + 3]) > octets:
+            if not done or ip + (batch[ip + 2] << 8 | batch[ip + 3]) > octets:
                 self._cut += 1
                 return first
-            self._handled += 1
-            at = self._out(at, 1) if port.uplink < 0 else self._in(at, 1, port.uplink)
+            self._handled += done
+            if port.uplink < 0:
+                at = self._out(at, done)
+            else:
+                at = self._in(at, done, port.uplink)
         return first
 
     def own_loss(self) -> dict:
