@@ -1,5 +1,6 @@
 """Roll-outs: who is first, what counts as failed, when it stops; and the commands around them."""
 
+import itertools
 import json
 import stat
 import threading
@@ -27,7 +28,7 @@ def of(**more):
 def test_a_greater_percentage_keeps_who_was_chosen_and_adds_others():
     chosen = [{s for s in SITES if rollout.chosen(of(percent=p), s)} for p in (0, 1, 10, 50, 100)]
     assert [len(each) for each in (chosen[0], chosen[4])] == [0, 1000]
-    assert all(less < more for less, more in zip(chosen, chosen[1:], strict=False))
+    assert all(less < more for less, more in itertools.pairwise(chosen))
     assert 60 < len(chosen[2]) < 140 and 440 < len(chosen[3]) < 560
 
 
@@ -45,7 +46,8 @@ def test_a_site_that_is_named_is_chosen_whatever_the_percentage():
 def asked(**more):
     """A box that was offered the bundle a minute ago and has asked since."""
     return Box(**{"version": "0.1.0-r1", "board": "UNIX", "state": "running", "seen": NOW,
-                  "offered": "d" * 64, "offered_attempt": 1, "offered_at": NOW - 60, **more})  # fmt: skip
+                  "offered": "d" * 64, "offered_attempt": 1, "offered_at": NOW - 60,
+                  **more})  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_of_forty_boxes_a_tenth_tries_and_a_bad_program_reaches_no_more(fleet, t
         more = f'\n[site.x{i}]\nhome_address = "192.0.2.{180 + i}"\nprefixes = ["10.9.{i}.0/24"]\n'
         fleet.path.write_text(text + more)
     forty = inventory.load(fleet.path)
-    digest = "ab" * 32
+    digest = "cd" * 32
     rollout.save(forty, {"UNIX": of(digest=digest, percent=10, max_failures=2)})
     said = []
     desk = server.Desk(fleet.path, True, said.append)

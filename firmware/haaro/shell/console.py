@@ -36,6 +36,7 @@ class Console:
 
     def __init__(self, config: str, open_door, on_stream: bool) -> None:
         self.staging = staging.Staging(config)
+        self.incoming = None  # a program that comes in by frames (ota/part.py)
         self.on_stream = on_stream
         self.clock = Clock()
         self.lock = Lock()

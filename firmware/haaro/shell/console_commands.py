@@ -17,8 +17,9 @@ _HELP = (
     "apply [confirm]             take what is staged into use; it reverts by itself after 90 s",
     "                            unless confirmed or registered with the home agent",
     "revert                      drop what is staged or tried",
-    "ping [ADDRESS]              through the tunnel that the address is routed to",
+    "ping [ADDRESS [via UPLINK]] by the tunnel that leads there; or in the clear, by an uplink",
     "trace [on|off]              say log lines and messages as they come",
+    "update [SIZE SHA256]        a new program for the idle slot; then frames as for a file",
     "reset [config|keys|all]     wipe; then the box is not provisioned",
     "reboot, logout, help",
 )
@@ -28,7 +29,7 @@ def run(console, now: int, words: list):
     """Yield the lines of the answer to the command line `words`. Raises ValueError, OSError."""
     first = words[0]
     if first.startswith(":"):
-        return _frame(console.staging, words)
+        return _frame(console.incoming or console.staging, words)
     command = _COMMANDS.get(first)
     if command is None:
         # Not repeated: it may be a key that was pasted.
@@ -193,12 +194,31 @@ def _provision(console, now, words):
             yield "coming in: %s, %d of %d" % (held.name, held.offset, held.size)
         return
     _no_trial(console)
+    console.incoming = None
     try:
         name, size, wanted = words
         at = held.begin(name, int(size), bytes.fromhex(wanted))
     except TypeError:
         _fail("provision FILE SIZE SHA256")
     yield "at %d" % at
+
+
+def _update(console, now, words):
+    updater = console.box.updater
+    if updater is None:
+        _fail("this box has no slots, or no router: its program is not changed by it")
+    if not words:
+        for key, value in sorted(updater.status().items()):
+            yield "%s: %s" % (key, value)
+        return
+    from haaro.ota.part import Incoming
+
+    try:
+        size, wanted = words
+        console.incoming = Incoming(updater, int(size), bytes.fromhex(wanted))
+    except TypeError:
+        _fail("update SIZE SHA256")
+    yield "at %d" % console.incoming.offset
 
 
 def _frame(held, words):
@@ -301,6 +321,7 @@ _COMMANDS = {
     "show": _show,
     "set": _set,
     "provision": _provision,
+    "update": _update,
     "apply": _apply,
     "revert": _revert,
     "ping": _ping,

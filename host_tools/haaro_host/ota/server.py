@@ -39,7 +39,26 @@ class Desk:
         self._any_source = any_source
         self._say = say
         self._lock = threading.Lock()
+        self._stamp = self._stamped()
         self.fleet = inventory.load(path)
+
+    def _stamped(self) -> tuple[int, int]:
+        try:
+            found = self._path.stat()
+            return found.st_mtime_ns, found.st_size
+        except OSError:
+            return 0, 0
+
+    def _fleet(self) -> Fleet:
+        """Return the fleet file as it stands; the one before while somebody edits it."""
+        stamp = self._stamped()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self.fleet = inventory.load(self._path)
+            except FleetError as error:
+                self._say(f"{error}; the fleet file of before holds")
+        return self.fleet
 
     def box_asks(self, words: dict[str, str], source: str) -> str | None:
         """Write down what a box says; return the line of an offer, None for nothing.
@@ -47,8 +66,7 @@ class Desk:
         Raises PermissionError for who is no box, ValueError for what is no question.
         """
         with self._lock, locked(self.fleet.directory):
-            # Sites come and go while we run.
-            self.fleet = fleet = inventory.load(self._path)
+            fleet = self._fleet()
             site = self._site(fleet, words.get("site", ""), source)
             now = int(time.time())
             boxes = rollout.load_boxes(fleet)
@@ -71,9 +89,9 @@ class Desk:
     def look(self) -> None:
         """Stop what has lost boxes, also when nobody asks."""
         with self._lock, locked(self.fleet.directory):
-            self.fleet = inventory.load(self._path)
-            boxes = rollout.load_boxes(self.fleet)
-            self._judge(self.fleet, rollout.load(self.fleet), boxes, int(time.time()))
+            fleet = self._fleet()
+            boxes = rollout.load_boxes(fleet)
+            self._judge(fleet, rollout.load(fleet), boxes, int(time.time()))
 
     def bundle(self, digest: str) -> Path:
         """Return where a bundle is. Raises FileNotFoundError."""
@@ -136,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError:
             self._answer(400, b"")
         except FleetError:
-            # A fleet file that is being edited: the box asks again.
+            # Another command has the fleet, or a state file is bad: the box asks again.
             self._answer(503, b"")
 
     def _bundle(self, path: Path) -> None:
