@@ -44,7 +44,10 @@ _GUEST_AP = {**_OFFICE_AP, "ssid": "Guest", "key": "", "bssid": "020000000002",
              "address": layouts.A_SECOND, "gateway": layouts.A_SECOND_GATEWAY,
              "interface": "wan2"}  # fmt: skip
 _PINS = {"W5500_CS": 5, "W5500_SCK": 18, "W5500_MISO": 19, "W5500_MOSI": 23, "W5500_INT": 34,
-         "W5500_RST": 27}  # fmt: skip
+         "W5500_RST": 27, "UPLINK_CS": 15, "UPLINK_SCK": 14, "UPLINK_MISO": 12, "UPLINK_MOSI": 13,
+         "UPLINK_INT": 4, "UPLINK_RST": 2}  # fmt: skip
+_WIFI = {"name": "wlan", "driver": "wifi",
+         "networks": [{"ssid": "Office"}, {"ssid": "Guest", "open": True}]}  # fmt: skip
 
 
 class Console:
@@ -87,8 +90,10 @@ class Board:
         self.place = place
         self.console = Console(place / "console.log")
 
-    def around(self, *access_points: dict[str, object]) -> None:
-        world = {"port": "esp32", "access_points": list(access_points), "cable": None}
+    def around(
+        self, *access_points: dict[str, object], cable: object = None, port: str = "esp32"
+    ) -> None:
+        world = {"port": port, "access_points": list(access_points), "cable": cable}
         processes.write_atomically(self.place / "world.json", json.dumps(world))
 
     def status(self) -> dict[str, Any]:
@@ -117,15 +122,12 @@ class Board:
         peers = {peer["cr_hoa"]: peer["path"] for peer in self.status()["peers"]}
         return peers.get(C.home_address)
 
-    def write_files(self) -> None:
+    def write_files(self, uplink: dict[str, object]) -> None:
         """What `haaro flash` puts on a board, and its pins."""
         whole = json.loads(self.lab.files.router_config("a").read_text())
         for key in ("socket", "tunnel_interface", "fast_lan"):
             whole.pop(key, None)
-        whole["uplinks"] = [
-            {"name": "wlan", "driver": "wifi",
-             "networks": [{"ssid": "Office"}, {"ssid": "Guest", "open": True}]}
-        ]  # fmt: skip
+        whole["uplinks"] = [uplink]
         whole["lan"] = {"driver": "w5500", "address": f"{A.lan_router}/24"}
         whole["secrets"] = "router.secrets.json"
         whole["console"] = {"port": "stdin", "profile": "bench"}
@@ -152,14 +154,14 @@ class Board:
         off = [word for name in ("tx", "rx", "gso", "tso", "gro") for word in (name, "off")]
         system.run(self.lab.inside(A.host, ["ethtool", "-K", "eth0", *off]))
 
-    def start(self) -> None:
-        """Power to the board."""
+    def start(self, port: str = "esp32") -> None:
+        """Power to a board of this port."""
         path = [_ROOT / "tests/mcu_sim/fakes", _ROOT / "tests/mcu_sim", _ROOT / "tests/w5500_sim",
                 _ROOT / "firmware", self.place]  # fmt: skip
         self.lab.environment["a"] = {
             "MICROPYPATH": ":".join(map(str, path)),
             "MCU_SIM": str(self.place / "world.json"),
-            "MCU_SIM_PORT": "esp32",
+            "MCU_SIM_PORT": port,
             "MCU_SIM_SPI": str(self.place / "spi"),
             "MCU_SIM_PINS": "S={W5500_CS} P={W5500_RST} I={W5500_INT}".format(**_PINS),
         }
@@ -201,7 +203,7 @@ def board(request: pytest.FixtureRequest, privileged: None) -> Iterator[Board]:
     try:
         with lab.exclusively():
             lab.build()
-            made.write_files()
+            made.write_files(_WIFI)
             made.around(_OFFICE_AP)
             made.start_chip()
             lab.start_home_agent()
@@ -269,3 +271,29 @@ def test_what_a_board_cannot_do_is_said_and_the_console_goes_on(board: Board) ->
 
     until(said, 20.0, "the refusal is not said")
     until(lambda: board.registered(layouts.A_SECOND), 40.0, "the trial is not taken back")
+
+
+@pytest.mark.parametrize(
+    ("port", "driver", "bound_to"),
+    [
+        ("esp32", "ethernet", "eth0"),
+        ("rp2", "ethernet", "the default route only"),
+        ("rp2", "wifi", "the default route only"),
+    ],
+)
+def test_other_uplinks_and_the_other_port(
+    board: Board, port: str, driver: str, bound_to: str
+) -> None:
+    board.lab.kill("a")
+    if driver == "wifi":
+        board.around(_OFFICE_AP, port=port)
+        board.write_files(_WIFI)
+    else:
+        board.around(cable=_OFFICE_AP, port=port)
+        board.write_files({"name": "wire", "driver": driver})
+    system.run(board.lab.inside("a", ["ip", "addr", "flush", "dev", "wan2"]))
+    board.start(port)
+    until(lambda: board.registered(A.care_of_address), 40.0, "A does not register")
+    (uplink,) = board.status()["uplinks"]
+    assert uplink["link"]["bound_to"] == bound_to
+    board.reaches(A.host, C.host)
