@@ -20,9 +20,8 @@ def mac(i: int) -> bytes:
     return bytes((2, 0, 0, 1, i >> 8, i & 255))
 
 
-@pytest.fixture
-def office(rig, tmp_path):
-    """Return a function that makes a rig with a server."""
+def office_of(rig, path):
+    """Return a function that makes a rig with a server whose file is in `path`."""
 
     def make(first: int = 100, last: int = 109, **options):
         dhcp = {
@@ -32,7 +31,7 @@ def office(rig, tmp_path):
             "dns": [],
             "mtu": None,
             "reservations": {},
-            "file": str(tmp_path / "leases"),
+            "file": str(path / "leases"),
         }
         dhcp.update(options)
         one = rig(dhcp=dhcp)
@@ -41,6 +40,11 @@ def office(rig, tmp_path):
         return one
 
     return make
+
+
+@pytest.fixture
+def office(rig, tmp_path):
+    return office_of(rig, tmp_path)
 
 
 class Client:

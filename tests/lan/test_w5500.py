@@ -195,6 +195,7 @@ def test_a_pulled_cable_is_said_and_its_return_noticed(rig, pins):
 def test_a_chip_that_was_reset_by_its_supply_is_opened_again(rig, pins):
     one = rig(pins=pins)
     assert passes(one)
+    one.run(1)  # nothing is under way
     one.chip.brown_out()
     one.run(REPAIR_S)
     assert passes(one)

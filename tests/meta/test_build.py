@@ -74,7 +74,7 @@ def empty_path(tmp_path):
         (["/nonexistent/python3"], "python3-venv", 1, []),
         (
             ["--tests"],
-            "tshark slirp ppp isc-dhcp-client busybox-static",
+            "tshark slirp ppp isc-dhcp-client busybox-static dropbear-bin openssh-client",
             0,
             ["haaro: the tests that call it are skipped"],
         ),

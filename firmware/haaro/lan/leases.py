@@ -11,7 +11,6 @@ from haaro.compat import const
 # A row: client (8 octets), Ethernet address (6), end in seconds (4), state, 0.
 _ROW = const(20)
 FREE, OFFERED, LEASED, BAD, ENDED = 0, 1, 2, 3, 4
-LARGEST_POOL = 200
 # Nothing for so long after a change, and between two writings: flash wears.
 _SETTLE_S = const(10)
 _WRITE_S = const(300)

@@ -21,7 +21,7 @@ from haaro.wire import ipv4
 
 # Beside router.json: who has which address.
 _LEASES = "leases"
-# As lan/leases.py has room for.
+# 20 octets of heap each (lan/leases.py).
 _LARGEST_POOL = 200
 # Of an interface of Linux.
 _NAME = 15
