@@ -67,6 +67,7 @@ def problem(change=None, change_secrets=None):
         (agent(advertisement_octets=20), "home_agent.advertisement_octets", "20", "128 to 65000"),
         (agent(interface="a" * 16), "home_agent.interface", '"aaaa', "1 to 15"),
         (agent(socket="s" * 100), "home_agent.socket", '"sss', "1 to 99"),
+        (agent(encapsulations=["udp", "vxlan"]), "home_agent.encapsulations[1]", '"vxlan"', "gre"),
         (agent(mtu=True), "home_agent.mtu", "true", "608 to 65535"),
         (
             router(home_address="192.0.2.5"),

@@ -62,6 +62,13 @@ def test_a_complete_file_gives_settings_and_options(write):
     assert options["tunnel_interface"] == "haaro0"
     assert (options["dataplane"], options["fast_lan"]) == ("auto", None)
     assert options["mss_clamp"] is True
+    assert settings.encapsulation == "udp"
+
+
+@pytest.mark.parametrize("kind", ["udp", "ipip", "gre", "minimal"])
+def test_the_encapsulation_of_tunnels_is_chosen(write, kind):
+    settings, _ = config.load(write(router(encapsulation=kind)))
+    assert settings.encapsulation == kind
 
 
 @pytest.mark.parametrize(
@@ -90,6 +97,7 @@ def test_a_complete_file_gives_settings_and_options(write):
         ({"fast_lan": "lan"}, "fast_lan", "lan", "list"),
         ({"fast_lan": ["wan"]}, "fast_lan", "wan", "uplink"),
         ({"mss_clamp": "yes"}, "mss_clamp", "yes", "true"),
+        ({"encapsulation": "vxlan"}, "encapsulation", "vxlan", '"udp", "ipip", "gre", "minimal"'),
         ({"uplinks": []}, "uplinks", "[]", "1 to 8"),
         ({"uplinks": ["wan"]}, "uplinks[0]", "wan", "object"),
         (

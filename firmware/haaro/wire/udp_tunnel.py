@@ -7,7 +7,7 @@ from haaro.compat import const
 from haaro.wire.errors import WireError
 
 TUNNEL_DATA = const(4)
-TUNNEL_HEADER = b"\x04\x04\x00\x00"  # IP in UDP, the only encapsulation we send
+TUNNEL_HEADER = b"\x04\x04\x00\x00"  # IP in UDP, the only next header we send
 
 
 class TunnelData:
