@@ -2,11 +2,13 @@
 
     micropython mount.py FILE OFFSET OCTETS WORD
 
-WORD: `list` prints every file with its size; `import` imports the core and the platform; `boot`
+WORD: `list` prints every file with its size; `import` imports every module
+of slot A and names those for another processor; `boot`
 does what a board does, main.py with the filesystem as current directory; `write` leaves a file
 there; `format` formats it. The block device has the interface of esp32.Partition.
 """
 
+import gc
 import os
 import sys
 
@@ -60,6 +62,15 @@ def walk(folder):
             print(path.partition("/flash/")[2], size)
 
 
+def modules(folder, package, names):
+    """Add the dotted names of all modules in `folder` to `names`."""
+    for name, kind, _, _ in os.ilistdir(folder):
+        if kind == 0x4000:
+            modules(folder + "/" + name, package + "." + name, names)
+        elif name != "__init__.mpy":
+            names.append(package + "." + name[:-4])
+
+
 def main(path, offset, octets, word):
     if word == "format":
         vfs.VfsLfs2.mkfs(Partition(path, int(offset), int(octets)))
@@ -72,13 +83,14 @@ def main(path, offset, octets, word):
         walk("/flash")
     elif word == "import":
         sys.path.insert(0, "/flash/slots/a")
-        for name, _, _, _ in os.ilistdir("/flash/slots/a/haaro/core"):
-            if name != "__init__.mpy":
-                __import__("haaro.core." + name[:-4])
-        from haaro.dataplane.chosen import leaves
-        from haaro.platform import linux
-
-        print(leaves.__name__, linux.__file__)
+        names = []
+        modules("/flash/slots/a/haaro", "haaro", names)
+        for name in names:
+            try:
+                __import__(name)
+            except ValueError:  # machine code for the board's processor
+                print("refused", name)
+            gc.collect()
     elif word == "write":
         with open("written.txt", "w") as sink:
             sink.write("by MicroPython")

@@ -41,7 +41,7 @@ def test_the_manifest_says_what_is_there_and_where_it_goes(firmware, name):
         assert build.described(data).items() <= row.items()
         # Octet 2 of a .mpy: its processor, 0 any, 10 xtensawin. Only the viper leaves have one.
         if row["path"].endswith(".mpy"):
-            arch = 10 if "leaves_viper" in row["path"] else 0
+            arch = 10 if "_viper" in row["path"] else 0
             assert (data[:1], data[2] >> 2) == (b"M", arch), row["path"]
     assert (
         said["filesystem"]["used"]
@@ -67,17 +67,28 @@ def test_micropython_mounts_the_image_and_finds_every_file(firmware, name):
 
 
 @BOTH
-def test_micropython_imports_the_firmware_from_the_image(firmware, name):
-    """The leaves for another processor are passed over, all else is the very code of the board."""
+def test_micropython_imports_every_module_of_the_image(firmware, name):
+    """What a module imports is in the image; machine code for another processor is refused."""
     place = boards.load(name).table.find("vfs")
     status, lines = micropython(firmware[name] / "vfs.bin", 0, place.size, "import")
     assert status == 0, lines
-    assert lines == ["haaro.dataplane.leaves /flash/slots/a/haaro/platform/linux.mpy"]
+    slot = firmware[name] / "files" / "slots" / "a"
+    native = [path for path in slot.rglob("*.mpy") if path.read_bytes()[2] >> 2]
+    expected = [f"refused {p.relative_to(slot).with_suffix('')}".replace("/", ".") for p in native]
+    assert sorted(lines) == sorted(expected) != []
+
+
+def test_a_board_without_psram_is_not_given_what_its_port_cannot_have(firmware):
+    names = {n: {p.name for p in (firmware[n] / "files").rglob("*.mpy")} for n in (S3, PLAIN)}
+    assert names[PLAIN] < names[S3]
+    assert not [name for name in names[PLAIN] if name.startswith(("linux", "kernel", "netlink"))]
+    assert {"lwip.mpy", "w5500.mpy", "wlan.mpy", "leaves_viper.mpy"} <= names[PLAIN]
+    assert {"linux.mpy", "lwip.mpy"} <= names[S3]
 
 
 def test_an_image_without_a_sites_files_boots_into_the_console(firmware):
-    place = boards.load(PLAIN).table.find("vfs")
-    command = mount_command(firmware[PLAIN] / "vfs.bin", 0, place.size, "boot")
+    place = boards.load(S3).table.find("vfs")
+    command = mount_command(firmware[S3] / "vfs.bin", 0, place.size, "boot")
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as box:
         overdue = threading.Timer(30, box.kill)

@@ -39,6 +39,7 @@ class Board:
     product: str
     flash_octets: int
     table: partitions.Table
+    psram: bool = False
 
     @property
     def chip(self) -> Chip:
@@ -83,4 +84,5 @@ def load(name: str) -> Board:
     octets = int(sizes[0]) * _MEGABYTE
     # The path is as seen from MicroPython's ports/esp32; the file lies in the board's folder.
     table = partitions.read_csv(place / Path(tables[0]).name, octets)
-    return Board(name, document["mcu"], document["product"], octets, table)
+    psram = "External RAM" in document["features"]
+    return Board(name, document["mcu"], document["product"], octets, table, psram)

@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from haaro_host.flash import boards, filesystem, partitions
+from haaro_host.flash import boards, filesystem, modules, partitions
 from haaro_host.flash.boards import Board
 from haaro_host.flash.errors import BadInputError
 from haaro_host.fleet.files import PUBLIC, FleetError, write_whole
@@ -32,8 +32,8 @@ from haaro_host.ota import tree
 SCHEMA = "haaro.firmware/1"
 MANIFEST, TABLE, IMAGE = "manifest.json", "partitions.bin", "vfs.bin"
 PARTITION = "vfs"
-# eBPF is no board's; `dataplane` is "userspace" there.
-_LEFT_OUT = ("dataplane/kernel*.py", "platform/linux_bpf.py", "platform/linux_paths.py")
+# What starts them knows them by these names.
+_RENAMED = {"main.py": "haaro_router.mpy", "device_main.py": "haaro_device.mpy"}
 _SECRETS_SKELETON = {
     "version": 1,
     "mobile_home": [{"spi": 256, "algorithm": "hmac-sha256", "key": "64 hexadecimal digits"}],
@@ -46,25 +46,21 @@ def default_folder(board: str) -> Path:
     return system.repository() / "build" / "firmware" / board
 
 
-def firmware_files(arch: str) -> dict[str, bytes]:
-    """Return the program of a slot for processors of `arch` (mpy-cross -march): name, octets."""
+def firmware_files(board: Board) -> dict[str, bytes]:
+    """Return the program of a slot of `board`: name, octets."""
     root = system.firmware().parent
-    package = root / "haaro"
-    left_out = {path for pattern in _LEFT_OUT for path in package.glob(pattern)}
-    sources = {
-        path.relative_to(root).with_suffix(".mpy").as_posix(): path
-        for path in sorted(package.rglob("*.py"))
-        if path not in left_out
-    }
-    sources["haaro_router.mpy"] = root / "main.py"
-    sources["haaro_device.mpy"] = root / "device_main.py"
-    return compiled(sources, arch)
+    sources = {}
+    for path in modules.needed(root, modules.left_out(board.psram)):
+        name = path.relative_to(root).as_posix()
+        sources[_RENAMED.get(name, name.removesuffix(".py") + ".mpy")] = path
+    return compiled(sources, board.chip.arch, lean=not board.psram)
 
 
-def compiled(sources: Mapping[str, Path], arch: str) -> dict[str, bytes]:
+def compiled(sources: Mapping[str, Path], arch: str, lean: bool = False) -> dict[str, bytes]:
     """Return the .mpy octets of `sources`, by their names; `arch` is of mpy-cross, "" any.
 
-    Raises BadInputError for what mpy-cross refuses.
+    lean: a traceback names functions only, neither files nor lines, which saves a twelfth. Raises
+    BadInputError for what mpy-cross refuses.
     """
     cross = _cross()
     with tempfile.TemporaryDirectory(prefix="haaro-mpy-") as folder:
@@ -75,7 +71,8 @@ def compiled(sources: Mapping[str, Path], arch: str) -> dict[str, bytes]:
             target = Path(folder) / f"{number}.mpy"
             # The name in the .mpy is for tracebacks; the path of this machine is nobody's business.
             shown = name.removesuffix(".mpy") + ".py"
-            command = [cross, *([f"-march={arch}"] if arch else []), "-O2", "-s", shown]
+            command = [cross, *([f"-march={arch}"] if arch else [])]
+            command += ["-O3", "-s", "-"] if lean else ["-O2", "-s", shown]
             command += ["-o", str(target), str(source)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
@@ -104,7 +101,9 @@ def _cross() -> str:
 def build(board: Board, out: Path) -> dict[str, Any]:
     """Build for `board` into `out`, replacing it whole; return the manifest."""
     mpy = f"{mpy_version()} {board.chip.arch}"
-    files = tree.initial(firmware_files(board.chip.arch), board.name, mpy, tree.version(0))
+    files = tree.initial(firmware_files(board), board.name, mpy, tree.version(0))
+    # Which pin is what: platform/board.py reads it.
+    files["pins.csv"] = (boards.folder() / board.name / "pins.csv").read_bytes()
     place = board.table.find(PARTITION)
     image = filesystem.image(files, place.size, f"partition {PARTITION} of {board.table.name}")
     table = board.table.binary()

@@ -17,7 +17,7 @@ from typing import Any
 
 import typer
 
-from haaro_host.flash import boards, build, burn, first_boot, micropython
+from haaro_host.flash import boards, build, burn, by_ssh, first_boot, micropython, openwrt
 from haaro_host.flash import site as contents
 from haaro_host.flash.burn import Cable, Part
 from haaro_host.flash.errors import BadInputError, FlashError
@@ -62,7 +62,7 @@ class Options:
     """How it is done, the same for every box."""
 
     firmware: Path | None
-    micropython: tuple[str, bytes]
+    micropython: tuple[str, bytes]  # empty where the box has its own
     dry_run: bool
     wait_s: float
 
@@ -71,6 +71,12 @@ def flash(
     name: str = typer.Argument("", help="the site", metavar="SITE", autocompletion=site_names),
     port: list[str] = typer.Option(
         [], "--port", "-p", help="the box's serial port, such as /dev/ttyUSB0; several with --all"
+    ),
+    ssh: str = typer.Option(
+        "", "--ssh", help="instead of a port: root@HOST of an OpenWrt box", metavar="TARGET"
+    ),
+    ssh_command: str = typer.Option(
+        "ssh", "--ssh-command", help='ssh with options, such as "ssh -p 2222 -i key"'
     ),
     every: bool = typer.Option(
         False, "--all", help="each port's box by its unique_id, side by side"
@@ -96,10 +102,22 @@ def flash(
 ) -> None:
     """Make a blank board the box of a site: MicroPython, partition table, program, files and keys.
 
-    Everything on the board is erased. Exit status: 0 the site is up (flashed, with --wait 0), 1 it
+    Everything on the board is erased. With --ssh an OpenWrt box gets the package and its files,
+    and keeps the rest. Exit status: 0 the site is up (flashed, with --wait 0), 1 it
     is not, 2 bad usage or a bad file.
     """
     with errors():
+        if ssh:
+            if port or every or not name:
+                raise BadInputError("--ssh takes one SITE, and neither --port nor --all")
+            fleet = inventory.load(path)
+            keys = store.open_store(fleet, passphrase_file).keys
+            site = fleet.site(name)
+            made = by_ssh.parts(fleet, keys, site, firmware)
+            door = by_ssh.Door(ssh, ssh_command)
+            options = Options(firmware, ("", b""), dry_run, wait)
+            _report([_SshBox(fleet, site, made, door, options, _Shown(as_json)).run()], as_json)
+            return
         _check_usage(name, port, every, dry_run)
         fleet = inventory.load(path)
         options = Options(firmware, micropython.obtain(binary, url, sha256), dry_run, wait)
@@ -172,22 +190,20 @@ def _flash_all(
         return list(pool.map(one, cables))
 
 
-class _Box:
-    """One box on its way."""
+class _Work:
+    """One box on its way, by whichever way; `_burn` is that."""
 
     def __init__(
-        self, fleet: Fleet, prepared: Prepared, cable: Cable, options: Options, shown: "_Shown"
+        self, fleet: Fleet, site: Site, outcome: Outcome, options: Options, shown: "_Shown"
     ) -> None:
         self._fleet = fleet
-        self._prepared = prepared
-        self._cable = cable
+        self._site = site
+        self._outcome = outcome
         self._options = options
         self._shown = shown
-        self._outcome = Outcome(prepared.site.name, cable.port, prepared.board.name)
-        self._outcome.parts = [
-            {"offset": part.offset, "size": len(part.data), "name": part.name}
-            for part in prepared.write
-        ]
+
+    def _burn(self) -> None:
+        raise NotImplementedError
 
     def run(self) -> Outcome:
         """Do it; what went wrong is in the outcome, and the audit line is written."""
@@ -201,7 +217,7 @@ class _Box:
                 since = time.monotonic()
                 self._shown(self._outcome.site, "waiting for its registration", 0, 1)
                 self._outcome.care_of_address = first_boot.wait(
-                    self._fleet, self._prepared.site, since, self._options.wait_s
+                    self._fleet, self._site, since, self._options.wait_s
                 )
                 self._outcome.result = "up"
         except FleetError as error:
@@ -212,21 +228,69 @@ class _Box:
         _audit(self._fleet, self._outcome)
         return self._outcome
 
+    def _others(self) -> dict[str, str]:
+        """{unique id: site} of all boxes but this one."""
+        own = self._site.table.unique_id
+        known = {site.table.unique_id: site.name for site in self._fleet.sites.values()}
+        return {mac: name for mac, name in known.items() if mac and mac != own}
+
+    def _progress(self, what: str, done: int, total: int) -> None:
+        self._shown(self._site.name, what, done, total)
+
+
+class _Box(_Work):
+    """By a serial port and esptool."""
+
+    def __init__(
+        self, fleet: Fleet, prepared: Prepared, cable: Cable, options: Options, shown: "_Shown"
+    ) -> None:
+        outcome = Outcome(prepared.site.name, cable.port, prepared.board.name)
+        outcome.parts = [
+            {"offset": part.offset, "size": len(part.data), "name": part.name}
+            for part in prepared.write
+        ]
+        super().__init__(fleet, prepared.site, outcome, options, shown)
+        self._prepared = prepared
+        self._cable = cable
+
     def _burn(self) -> None:
         prepared = self._prepared
-        unique_id = prepared.site.table.unique_id
-        others = {site.table.unique_id: site.name for site in self._fleet.sites.values()}
-        others = {mac: name for mac, name in others.items() if mac and mac != unique_id}
-
-        def progress(what: str, done: int, total: int) -> None:
-            self._shown(prepared.site.name, what, done, total)
-
         found = burn.burn(
             prepared.board, self._cable, prepared.write, prepared.verify,
-            burn.Owner(unique_id, others), progress,
+            burn.Owner(self._site.table.unique_id, self._others()), self._progress,
         )  # fmt: skip
         self._outcome.unique_id = found.mac
         self._outcome.notes = found.notes
+
+
+class _SshBox(_Work):
+    """An OpenWrt box, by ssh and its package manager."""
+
+    def __init__(
+        self, fleet: Fleet, site: Site, made: by_ssh.Parts, door: by_ssh.Door, options: Options,
+        shown: "_Shown",
+    ) -> None:  # fmt: skip
+        outcome = Outcome(site.name, door.target, openwrt.NAME)
+        outcome.parts = [
+            {"offset": 0, "size": len(data), "name": f"package for {manager}"}
+            for manager, data in made.packages.items()
+        ]
+        outcome.parts += [
+            {"offset": 0, "size": len(data), "name": f"/{name}"} for name, data, _ in made.files
+        ]
+        super().__init__(fleet, site, outcome, options, shown)
+        self._made = made
+        self._door = door
+
+    def _burn(self) -> None:
+        found, manager, free = by_ssh.identify(self._door)
+        self._outcome.unique_id = found.mac
+        own, others = self._site.table.unique_id, self._others()
+        if found.mac in others:
+            raise FlashError(f"the box {found.mac} is that of site {others[found.mac]}")
+        if own and own != found.mac:
+            raise FlashError(f"the box is {found.mac or 'without an id'}, not {own}")
+        by_ssh.install(self._door, self._made, manager, free, self._progress)
 
 
 def _audit(fleet: Fleet, outcome: Outcome) -> None:

@@ -33,7 +33,7 @@ DEPENDS = ("micropython", "kmod-veth")
 _HOME = "usr/lib/haaro/"
 # Machine code: made of source on the box itself.
 _VIPER = re.compile(rb"^\s*@.*\b(viper|native)\b", re.M)
-_CONFFILES = ("/etc/config/haaro",)
+CONFFILES = ("/etc/config/haaro",)
 _EXECUTABLE = 0o755
 # Path on the box without a leading slash: octets and mode.
 Tree = dict[str, tuple[bytes, int]]
@@ -79,7 +79,7 @@ def ipk(files: Tree) -> bytes:
     )  # fmt: skip
     members: Tree = {
         "control": (control.encode(), PUBLIC),
-        "conffiles": ("".join(f"{name}\n" for name in _CONFFILES).encode(), PUBLIC),
+        "conffiles": ("".join(f"{name}\n" for name in CONFFILES).encode(), PUBLIC),
         "postinst": ((folder / "postinst").read_bytes(), _EXECUTABLE),
         "prerm": ((folder / "prerm").read_bytes(), _EXECUTABLE),
     }
