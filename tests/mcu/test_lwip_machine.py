@@ -97,7 +97,7 @@ def machine(monkeypatch):
 
     built.refuse_sockets = False
     monkeypatch.setattr(built.plane, "open_uplink", open_uplink)
-    built.opened, built.links = opened, made.links
+    built.opened = opened
     built.start(Poll())
     return built
 

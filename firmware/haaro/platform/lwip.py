@@ -63,16 +63,16 @@ class LwipMachine:
         self.signalling = Signalling(self.plane, sockets)
         self.plane.control = self.signalling.send
         wifi_too = any(uplink["driver"] == "wifi" for uplink in options["uplinks"])
-        self._links: list = []
+        self.links: list = []
         for i, uplink in enumerate(options["uplinks"]):
             try:
                 link = self._board.uplink(uplink, options["secrets"], wifi_too)
             except ValueError as error:
                 raise ValueError("uplinks[%d].%s" % (i, error)) from None
-            self._links.append(link)
-        self._told: list = [None] * len(self._links)  # (interface, address, gateway) of what is up
+            self.links.append(link)
+        self._told: list = [None] * len(self.links)  # (interface, address, gateway) of what is up
         # The status has each, and why it is not up, also before it was up for the first time.
-        self._changes = [(i, False, None, None, 0) for i in range(len(self._links))]
+        self._changes = [(i, False, None, None, 0) for i in range(len(self.links))]
         self._failed: list = []
         self._started = False
         self.lan = None
@@ -91,7 +91,7 @@ class LwipMachine:
 
     def stop(self, failed: bool = False) -> None:
         """Close everything. failed: nothing else to guard, no packet passes a dead router here."""
-        for link in self._links:
+        for link in self.links:
             link.stop(0)
         self.plane.close()
 
@@ -99,13 +99,13 @@ class LwipMachine:
         """Do what is due at links and port; return whether an uplink has changed."""
         if not self._started:
             self._started = True
-            for link in self._links:
+            for link in self.links:
                 link.start(now)
         if self.lan:
             self.lan.tick(now)
             if self.lan.warnings:
                 self._warn_all(self.lan.warnings)
-        for i, link in enumerate(self._links):
+        for i, link in enumerate(self.links):
             link.handle_timer(now)
             self._compare(i, link)
         return bool(self._changes)
@@ -129,7 +129,7 @@ class LwipMachine:
         """Return when `tick` must be called, `deadline` at the latest."""
         if not self._started:
             return 0
-        for link in self._links:
+        for link in self.links:
             due = link.next_deadline()
             if due is not None and due < deadline:
                 deadline = due
@@ -156,7 +156,7 @@ class LwipMachine:
         index, up, address, _, mtu = change
         try:
             if up:
-                interface = self._links[index].interface
+                interface = self.links[index].interface
                 self.plane.open_uplink(index, interface, address, mtu)
                 self.signalling.open[index] = (interface, address)
             else:
@@ -179,7 +179,7 @@ class LwipMachine:
     def describe(self, answer: dict) -> None:
         """Add what links and port say to the status."""
         for uplink in answer["uplinks"]:
-            link = self._links[uplink["index"]]
+            link = self.links[uplink["index"]]
             uplink["link"] = link.status()
             uplink["link"]["bound_to"] = link.interface or "the default route only"
         answer["lan"] = self.lan.status() if self.lan else None

@@ -106,9 +106,13 @@ def _show(console, now, words):
         return
     found = router.status(now)[what]
     if what == "uplinks":
+        links = getattr(getattr(console.box, "machine", None), "links", None)
         for one in found:
             state = "up" if one["up"] else "down"
-            yield "%s %s %s; %s" % (one["name"], state, one["care_of_address"] or "-", one["why"])
+            why = one["why"]
+            if links and links[one["index"]].reason:
+                why = links[one["index"]].reason
+            yield "%s %s %s; %s" % (one["name"], state, one["care_of_address"] or "-", why)
     elif what == "peers":
         for one in found:
             yield "%s %s; %s" % (one["cr_hoa"], one["path"], one["reason"])
