@@ -14,6 +14,7 @@ import gc
 from haaro.compat import const
 from haaro.dataplane.base import MAX_TUNNELS
 from haaro.dataplane.userspace import UserspacePlane
+from haaro.lan.copying import copy
 from haaro.wire import ipv4
 
 _LARGEST = const(1536)
@@ -77,7 +78,6 @@ class UdpPlane(UserspacePlane):
 
     def _read_uplink(self, index, receiver, local):
         batch = self._batch
-        batch[16:20] = local
         for _ in range(_BURST):
             try:
                 data, source = receiver.recvfrom(_LARGEST)
@@ -102,12 +102,20 @@ class UdpPlane(UserspacePlane):
             self._received += 1
             self._handled += 1
             end = self._sources.get(source) or self._learn(source)
-            batch[12:16] = end[:4]
-            batch[20:22] = end[4:]
-            batch[28 : 28 + octets] = data
+            # Octet by octet, since slices are objects. All but the first each time: `_in` puts the
+            # LAN's header where the outer ones were.
+            batch[12] = end[0]
+            batch[13] = end[1]
+            batch[14] = end[2]
+            batch[15] = end[3]
+            batch[16] = local[0]
+            batch[17] = local[1]
+            batch[18] = local[2]
+            batch[19] = local[3]
+            batch[20] = end[4]
+            batch[21] = end[5]
+            copy(batch, _OUTER, data, 0, octets)
             self._in(0, 1, index)
-            # `_in` puts the LAN's header where the outer one was.
-            batch[16:20] = local
 
     def _learn(self, source):
         """Return the 6 octets of an address, kept for the next datagram from there."""
