@@ -3,7 +3,9 @@
 import os
 import shutil
 import subprocess
+import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -167,3 +169,88 @@ def watches(folder):
         if "slots/boot" in line and str(folder) in line and "sleep" in line:
             found.add(pid)
     return found
+
+
+# --- on a microcontroller: stand-ins for `machine`, and no os.system ------------------------------
+
+
+class Machine:
+    """machine.Timer of an ESP32, which has hardware timers 0 to 3 alone, and machine.reset."""
+
+    ONE_SHOT = 0
+
+    def __init__(self, monkeypatch, soft=False):
+        self.timers = []
+        self.resets = 0
+        outer = self
+
+        class Timer:
+            ONE_SHOT = Machine.ONE_SHOT
+
+            def __init__(self, number):
+                if number < 0 and not soft:
+                    raise ValueError("invalid Timer number")
+                outer.timers.append(self)
+
+            def init(self, **settings):
+                self.settings = settings
+
+        def reset():
+            self.resets += 1
+
+        monkeypatch.setitem(sys.modules, "machine", SimpleNamespace(Timer=Timer, reset=reset))
+        kept = {name: getattr(os, name) for name in ("stat", "rename")}
+        monkeypatch.setattr(BOOT, "os", SimpleNamespace(**kept))
+        monkeypatch.setattr(BOOT.sys, "path", list(sys.path))
+        monkeypatch.setattr(BOOT.sys, "print_exception", print, raising=False)
+
+    def fire(self):
+        (timer,) = self.timers
+        timer.settings["callback"](timer)
+
+
+def forget(monkeypatch):
+    for name in ("haaro_router", "haaro_device"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_timer_ends_a_trial_that_hangs_on_a_board(box, monkeypatch, soft):
+    box.install(bundle({"haaro_device.py": b"status = 0\n"}))
+    board = Machine(monkeypatch, soft)
+    forget(monkeypatch)
+    assert BOOT.start(box.base, []) == 0
+    (timer,) = board.timers
+    assert (timer.settings["period"], timer.settings["mode"]) == (300000, 0)
+    board.fire()
+    assert board.resets == 1 and BOOT.choose(box.base) == ("a", False)
+
+
+def test_the_timer_does_nothing_to_a_program_that_was_kept(box, monkeypatch):
+    box.install(bundle({"haaro_device.py": b"status = 0\n"}))
+    board = Machine(monkeypatch)
+    forget(monkeypatch)
+    BOOT.start(box.base, [])
+    box.slots("b").commit()
+    board.fire()
+    assert board.resets == 0 and BOOT.choose(box.base) == ("b", False)
+
+
+@pytest.mark.parametrize(
+    ("body", "resets"),
+    [(b"status = 3\n", 1), (b"raise ValueError\n", 1), (b"status = 2\n", 1), (b"status = 0\n", 0)],
+)
+def test_a_board_is_reset_where_a_service_would_start_anew(box, monkeypatch, body, resets):
+    box.install(bundle({"haaro_device.py": body}))
+    board = Machine(monkeypatch)
+    forget(monkeypatch)
+    BOOT.start(box.base, [])
+    assert board.resets == resets
+
+
+def test_a_board_that_has_nothing_on_trial_is_left_at_its_prompt(tmp_path, monkeypatch):
+    box = Box(tmp_path / "plain", {"haaro_device.py": b"raise ValueError\n"})
+    board = Machine(monkeypatch)
+    forget(monkeypatch)
+    assert BOOT.start(box.base, []) == 1
+    assert board.resets == 0 and board.timers == []
