@@ -129,7 +129,6 @@ def router_json(
         "dataplane": layout.dataplane,
         "fast_lan": layout.fast_lan,
         "encapsulation": layout.encapsulation,
-        "encapsulation": layout.encapsulation,
     }
 
 
