@@ -9,6 +9,7 @@ from tests.lan.conftest import (
     HOST_MAC,
     MAC,
     OURS,
+    checksum,
     echo,
     ethernet,
     udp,
@@ -37,12 +38,12 @@ def test_a_packet_leaves_to_the_address_that_arp_found(rig, octets):
 
 
 @pytest.mark.parametrize("pins", [True, False])
-def test_a_thousand_frames_pass_both_ways_in_order_around_the_ring(rig, pins):
+def test_hundreds_of_frames_pass_both_ways_in_order_around_the_ring(rig, pins):
     """Both rings begin 256 octets before the pointers' wrap at 65536 and go around many times."""
     one = rig(pins=pins)
     one.meet()
     one.wire.clear()
-    for i in range(1000):
+    for i in range(400):
         size = 20 + i * 37 % 1440
         one.chip.frame_in(ethernet(MAC, HOST_MAC, udp(HOST, FAR, size)))
         if i % 7 == 0:
@@ -95,6 +96,18 @@ def test_the_gateway_answers_an_echo(rig):
     assert one.read() == []
     reply = one.wire.pop()
     assert reply == ethernet(HOST_MAC, MAC, echo(OURS, HOST, b"x" * 333, kind=0))
+
+
+@pytest.mark.parametrize("ttl", [1, 63, 255])
+def test_the_answer_to_an_echo_begins_with_a_ttl_of_its_own(rig, ttl):
+    one = rig()
+    packet = bytearray(echo(HOST, OURS))
+    packet[8] = ttl
+    packet[10:12] = b"\0\0"
+    packet[10:12] = checksum(bytes(packet[:20])).to_bytes(2, "big")
+    one.chip.frame_in(ethernet(MAC, HOST_MAC, bytes(packet)))
+    one.read()
+    assert one.wire == [ethernet(HOST_MAC, MAC, echo(OURS, HOST, kind=0))]
 
 
 def test_an_echo_by_a_tunnel_is_answered_into_the_tunnel(rig):
@@ -314,3 +327,17 @@ def test_close_silences_the_chip(rig):
     one.seconds += 0.1
     one.chip.frame_in(ethernet(MAC, HOST_MAC, echo(HOST, OURS)))
     assert one.chip.sockets[0].registers[3] == 0
+
+
+def test_a_full_heap_costs_an_answer_and_not_the_router(rig, monkeypatch):
+    one = rig()
+
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(one.port.office, "receive", full)
+    monkeypatch.setattr(one.port.office.neighbours, "wait", full)
+    one.chip.frame_in(ethernet(MAC, HOST_MAC, echo(HOST, OURS)))
+    assert one.port.read(one.buffer, 0) == 0
+    assert one.write(udp(FAR, HOST)) is None
+    assert one.port.status()["no_memory"] == 2

@@ -22,6 +22,8 @@ _OFFER_S = const(30)
 _OFFERS = const(16)
 # An address that somebody else uses is not looked at again for so long.
 _BAD_S = const(600)
+# Leases that the status lists: each is 300 octets of heap for a moment.
+_LISTED = const(32)
 _NONE = b"\0\0\0\0"
 _EVERYBODY = b"\xff\xff\xff\xff\xff\xff"
 _LIMITED = b"\xff\xff\xff\xff"
@@ -142,21 +144,20 @@ class Server:
         self.leases.save(True)
 
     def status(self) -> dict:
-        """Return counters and the leases."""
+        """Return counters and the first leases."""
         answer = dict(self.counts)
         counts = self.leases.counts()
+        answer["leased"] = counts[leases.LEASED]
         answer["free"] = counts[leases.FREE] + counts[leases.ENDED]
         answer["addresses_bad"] = counts[leases.BAD]
         answer["writes"] = self.leases.writes
         answer["write_errors"] = self.leases.write_errors
-        answer["leases"] = [
-            {
-                "address": text(address),
-                "mac": ":".join("%02x" % octet for octet in mac),
-                "left_s": left,
-            }
-            for address, mac, left in self.leases.listed()
-        ]
+        listed: list = []
+        for address, mac, left in self.leases.listed():
+            if len(listed) < _LISTED:
+                name = ":".join("%02x" % octet for octet in mac)
+                listed.append({"address": text(address), "mac": name, "left_s": left})
+        answer["leases"] = listed
         return answer
 
     # What clients ask for.

@@ -55,7 +55,7 @@ class W5500Lan:
         self.pairs: list = []
         self.ethernet = mac + mac + b"\x08\x00"
         self.warnings: list = []
-        self.spi_errors = self.foreign_tags = self.restarts = self.malformed = 0
+        self.spi_errors = self.no_memory = self.foreign_tags = self.restarts = self.malformed = 0
         server = None
         if dhcp is not None:
             from haaro.lan.dhcp import Server
@@ -107,6 +107,9 @@ class W5500Lan:
                     return octets
         except OSError:
             self._broken()
+        except MemoryError:
+            # What we would have answered; its sender asks again.
+            self.no_memory += 1
         return 0
 
     def write(self, buffer, at: int, octets: int) -> int | None:
@@ -118,7 +121,11 @@ class W5500Lan:
         if row < 0:
             if self._chip.state != UP:
                 return None
-            sent = self.office.send_unknown(buffer, at + _ETHERNET, octets - _ETHERNET)
+            try:
+                sent = self.office.send_unknown(buffer, at + _ETHERNET, octets - _ETHERNET)
+            except MemoryError:
+                sent = False
+                self.no_memory += 1
             return octets if sent else None
         tx = self._tx
         copy(tx, 0, neighbours.table, row, 6)
@@ -141,7 +148,10 @@ class W5500Lan:
                 self._broken()
             self.office.neighbours.tick(now // 1000)
         if self.office.dhcp:
-            self.office.dhcp.tick(now)
+            try:
+                self.office.dhcp.tick(now)
+            except MemoryError:
+                self.no_memory += 1
 
     def next_deadline(self) -> int:
         """Return when `tick` is to be called at the latest, in ms."""
@@ -157,6 +167,7 @@ class W5500Lan:
             "vlan": self._vlan,
             "chip": self._chip.counters(),
             "spi_errors": self.spi_errors,
+            "no_memory": self.no_memory,
             "restarts": self.restarts,
             "foreign_tags": self.foreign_tags,
             "malformed": self.malformed,
