@@ -107,12 +107,16 @@ def frames(plane, at, count):
     toses = plane._tos
     segments = plane._segments
     ahead = plane._ahead
+    # A local is found faster than a global.
+    opened = _opened
+    outbound = _outbound
+    move = _move
     # A run of packets of one size, tunnel and TOS waits at `start`, one behind the other.
     run = start = octets = 0
     while count:
         count -= 1
         if ahead == _SUPERFRAMES:
-            size = _opened(batch, at)
+            size = opened(batch, at)
             if size:
                 if octets:
                     _leave(plane, run, start, octets)
@@ -120,7 +124,7 @@ def frames(plane, at, count):
                 at = _out(plane, at + _SUPERFRAMES, size)
                 continue
         at += ahead
-        verdict = _outbound(batch, at, rows, entries, state, wanted)
+        verdict = outbound(batch, at, rows, entries, state, wanted)
         if verdict < 0 or verdict >= _FRAGMENT:
             if octets:
                 _leave(plane, run, start, octets)
@@ -134,7 +138,7 @@ def frames(plane, at, count):
         tos = batch[at + 1]
         if octets:
             if verdict == run and tos == toses[verdict & 0xFF] and octets + length < _LONGEST_RUN:
-                _move(batch, start + octets, at - 4, length + 4)
+                move(batch, start + octets, at - 4, length + 4)
                 octets += length + 4
                 at += length
                 continue
@@ -268,6 +272,9 @@ def datagrams(plane, at, count, uplink):
     entries = plane._entries
     state = plane._state
     rx = plane._rx
+    tunnel_of = _tunnel_of
+    inbound = _inbound
+    join = _join
     # What is joined is not judged again, so its TTL must not count.
     joins = plane._ahead == _SUPERFRAMES and not state[base.STATE_TTL_STEP]
     udp = 1 if plane._joins_udp else 0
@@ -277,14 +284,14 @@ def datagrams(plane, at, count, uplink):
     start = total = size = packets = data = waits = 0
     while count:
         count -= 1
-        tunnel = _tunnel_of(batch, at, state, tunnel, uplink)
+        tunnel = tunnel_of(batch, at, state, tunnel, uplink)
         if tunnel < 0:
             at += plane._no_tunnel(at, tunnel, uplink)
             tunnel = 0
             continue
         at += _OVERHEAD
         if total and tunnel == waits and not batch[at - 31] & 1:
-            joined = _join(batch, start, total, at, size)
+            joined = join(batch, start, total, at, size)
             if joined:
                 rx[tunnel] += 1
                 packets += 1
@@ -296,7 +303,7 @@ def datagrams(plane, at, count, uplink):
                     _deliver(plane, start, 0 - joined, size, packets)
                     total = 0
                 continue
-        verdict = _inbound(batch, at, rows, entries, state, tunnel)
+        verdict = inbound(batch, at, rows, entries, state, tunnel)
         if verdict < 0 or verdict >= _CONTROL:
             at += plane._in_rarely(at - _OVERHEAD, verdict, tunnel, uplink) - _OVERHEAD
             continue
