@@ -145,6 +145,17 @@ def _why(uplink: dict[str, Any]) -> str:
     return escape(f"{uplink['why']}; modem {modem['state']}: {said}")
 
 
+def _lan(lan: dict[str, Any]) -> str:
+    """What the port of a board says of itself (docs/lan.md)."""
+    said = "link up" if lan["link"] else "no link"
+    if lan["vlan"]:
+        said += f", VLAN {lan['vlan']}"
+    said += f", {lan['neighbours']} neighbours"
+    if "dhcp" in lan:
+        said += f", {lan['dhcp']['leased']} leases, {lan['dhcp']['free']} addresses free"
+    return said + (f"; {lan['why']}" if lan["why"] else "")
+
+
 def show(answer: dict[str, Any], console: Console) -> None:
     """Print the parts of a status answer that an operator asks for first."""
     registered = answer["registration"]["registered"]
@@ -183,6 +194,9 @@ def show(answer: dict[str, Any], console: Console) -> None:
     if fast:
         names = ", ".join(fast["interfaces"]) or "no interface"
         console.print(f"past the kernel's forwarding goes {names}: {fast['why']}")
+    lan = answer.get("lan")
+    if lan:
+        console.print(f"LAN port {lan['address']}:", _lan(lan), markup=False)
     counters = {**answer["counters"], **data_plane["counters"]}
     seen = ", ".join(f"{name} {count}" for name, count in counters.items() if count)
     console.print("counters:", seen or "all 0")

@@ -8,7 +8,7 @@ from haaro_host import router_cli
 from tests.core.helpers import HOA_C, LAN_A, LAN_C, Lone
 
 
-def shown(lone, **more):
+def shown(lone, lan=None, **more):
     answer = lone.router.status(lone.now)
     for uplink in answer["uplinks"]:
         uplink.update(name="wan", interface="eth0", **more)
@@ -16,6 +16,7 @@ def shown(lone, **more):
         state="up",
         warnings=[],
         notice="n",
+        lan=lan,
         data_plane={"plane": "kernel", "why": "configured", "counters": {}},
     )
     out = io.StringIO()
@@ -37,3 +38,17 @@ def test_what_a_modem_says_is_shown_and_draws_nothing():
     assert "; modem up: [bold]Net, roaming, -79 dBm" in shown(Lone().registered([]), modem=modem)
     modem.update(state="failed", why="the SIM asks for its PUK", signal_dbm=None)
     assert "; modem failed: the SIM asks for its PUK" in shown(Lone().registered([]), modem=modem)
+
+
+def test_what_the_port_of_a_board_says_is_one_line():
+    lan = {"address": "10.1.0.1", "link": True, "vlan": 10, "neighbours": 3, "why": ""}
+    lan["dhcp"] = {"leased": 2, "free": 98}
+    assert (
+        "LAN port 10.1.0.1: link up, VLAN 10, 3 neighbours, 2 leases, 98 addresses free\n"
+        in shown(Lone().registered([]), lan)
+    )
+    lan = {"address": "10.1.0.1", "link": False, "vlan": None, "neighbours": 0, "why": "no link: x"}
+    assert "LAN port 10.1.0.1: no link, 0 neighbours; no link: x\n" in shown(
+        Lone().registered([]), lan
+    )
+    assert "LAN port" not in shown(Lone().registered([]))
