@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from bench import figures
+from bench import figures, star
 from bench.figures import Summary
 from bench.rows import UNENCRYPTED_DAEMONS
 
@@ -124,6 +124,7 @@ def page(result: dict[str, Any]) -> str:
         loss=_joined(_loss_table(result)),
         scale=_joined(_scale_table(result)),
         home_agent=_home_agent(result),
+        star=_joined(_star_table(result)),
         fragments=fragments,
         versions=_joined(_table(["", "version"], versions)),
     )
@@ -315,6 +316,22 @@ def _scale_table(result: dict[str, Any]) -> list[str]:
     head = ["plane", "direct tunnels", "prefixes", "heap",
             "1000 packets/s (to the first of the plane)", "change, ms", "move, ms", "lookup, ns",
             "heap octets a packet", "left out"]  # fmt: skip
+    return _table(head, lines)
+
+
+def _star_table(result: dict[str, Any]) -> list[str]:
+    rounds = result.get("star", [])
+    lines = []
+    for name, (label, _) in star.ROWS.items():
+        lines.append([
+            label,
+            _beside(rounds, "tcp1", name, "plain", "{:.2f}"),
+            _beside(rounds, "kpps", name, "plain", "{:.0f}") + _sender(rounds, name),
+            _plain(rounds, "rtt_us", name, "{:.0f}"),
+            show(figures.difference(rounds, "rtt_us", name, "plain")),
+        ])  # fmt: skip
+    head = ["", "TCP, Gbit/s", "packets of 64 octets, 1000/s", "median RTT, us",
+            "RTT more than plain, us"]  # fmt: skip
     return _table(head, lines)
 
 

@@ -91,19 +91,8 @@ def haaro(dataplane: str, pure: bool = False) -> Callable[[Net, Path], Running]:
         program = firmware(net, pure)
         layout = replace(plan.layout_with(dataplane), offices=(plan.office("a"), plan.office("b")))
         files = configuration.Files(net.run)
-        _write(files, layout)
         net.with_home_agent()
-        command = [*system.haaro_command(), "ha", "--config", str(files.ha_config)]
-        net.start("ha", command, "ha")
-        _until(lambda: _ask(files, "ha") is not None, net, "the home agent does not answer")
-        made = []
-        heap = lab.HEAP if layout.dataplane == "userspace" else lab.KERNEL_PLANE_HEAP
-        for router, office in (("r1", "a"), ("r2", "b")):
-            words = [system.micropython(), "-X", f"heapsize={heap}", str(program),
-                     "--config", str(files.router_config(office)), "run"]  # fmt: skip
-            made.append(net.start(router, words, router))
-            _until(lambda office=office: lab.registered(_ask(files, office)), net,
-                   f"{router} does not register")  # fmt: skip
+        made = start(net, files, layout, program)
         _wait_direct(net, files)
         kind = _ask(files, "a")["data_plane"]
         if kind["plane"] != layout.dataplane:
@@ -111,6 +100,30 @@ def haaro(dataplane: str, pure: bool = False) -> Callable[[Net, Path], Running]:
         return Running(made, lambda: [_answer(files, office) for office in ("a", "b")])
 
     return up
+
+
+def start(
+    net: Net,
+    files: configuration.Files,
+    layout: plan.Layout,
+    program: Path,
+    prepare: Callable[[configuration.Files], None] = lambda files: None,
+) -> list[Process]:
+    """Start home agent and routers, wait until these are registered; give them back."""
+    _write(files, layout)
+    prepare(files)
+    command = [*system.haaro_command(), "ha", "--config", str(files.ha_config)]
+    net.start("ha", command, "ha")
+    _until(lambda: _ask(files, "ha") is not None, net, "the home agent does not answer")
+    made = []
+    heap = lab.HEAP if layout.dataplane == "userspace" else lab.KERNEL_PLANE_HEAP
+    for router, office in (("r1", "a"), ("r2", "b")):
+        words = [system.micropython(), "-X", f"heapsize={heap}", str(program),
+                 "--config", str(files.router_config(office)), "run"]  # fmt: skip
+        made.append(net.start(router, words, router))
+        _until(lambda office=office: lab.registered(_ask(files, office)), net,
+               f"{router} does not register")  # fmt: skip
+    return made
 
 
 ROWS = (
@@ -172,7 +185,7 @@ def firmware(net: Net, pure: bool) -> Path:
 
 def _write(files: configuration.Files, layout: plan.Layout) -> None:
     keys = {office.name: secrets.token_hex(32) for office in plan.OFFICES}
-    processes.write_atomically(files.ha_config, configuration.home_agent_toml(files))
+    processes.write_atomically(files.ha_config, configuration.home_agent_toml(files, layout))
     private = configuration.home_agent_secrets_toml(keys)
     processes.write_atomically(files.ha_secrets, private, 0o600)
     for office in layout.offices:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import figures, measure, peers, report, rows, scale
+from bench import figures, measure, peers, report, rows, scale, star
 from bench.rows import Row
 from bench.topology import Net
 from haaro_host.lab import processes, system
@@ -43,13 +43,14 @@ class Effort:
     filled_points: tuple[tuple[int, int], ...]
     beyond: tuple[tuple[int, int], ...]
     routers: tuple[int, ...]
+    star_rounds: int
 
 
 FULL = Effort(
-    5, 2, 500, 0.5, 6, scale.POINTS, scale.FILLED, scale.BEYOND, (1, 100, 1000)
+    5, 2, 500, 0.5, 6, scale.POINTS, scale.FILLED, scale.BEYOND, (1, 100, 1000), 2
 )  # fmt: skip
 QUICK = Effort(
-    1, 1, 150, 0.25, 4, (scale.POINTS[0], scale.POINTS[3]), (scale.FILLED[-1],), (), (100,)
+    1, 1, 150, 0.25, 4, (scale.POINTS[0], scale.POINTS[3]), (scale.FILLED[-1],), (), (100,), 1
 )  # fmt: skip
 
 
@@ -72,6 +73,7 @@ class Bench:
             "rounds": [],
             "scale": [],
             "home_agent": [],
+            "star": [],
             "errors": [],
         }
 
@@ -94,6 +96,7 @@ class Bench:
             self.say(f"{name}: left out, {why}")
         if with_scale:
             self.scale()
+            self.star()
         by_name = {row.name: row for row in chosen}
         longest = 0.0
         for number in range(self.effort.rounds):
@@ -177,6 +180,23 @@ class Bench:
                 self.result["home_agent"].append(scale.home_agent(count))
             except LabError as error:
                 self._failed(f"home agent, {count} routers", error)
+        self.save()
+
+    def star(self) -> None:
+        """The home agent's planes, between routers that have no direct path."""
+        effort = self.effort
+        for number in range(effort.star_rounds):
+            found: dict[str, Any] = {}
+            self.result["star"].append(found)
+            for name in figures.order(list(star.ROWS), number):
+                pace = (effort.tcp_s, effort.trial_s, effort.steps)
+                try:
+                    found[name] = star.run(self.prefix, self.build, name, *pace)
+                except (LabError, OSError) as error:
+                    found[name] = {"error": str(error)}
+                    self._failed(f"star, {name}", error)
+                    continue
+                self.say(f"star {name}: {json.dumps(found[name])}")
         self.save()
 
     def _scaled(self, what: str, function: Any, *arguments: Any) -> None:

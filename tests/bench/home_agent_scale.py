@@ -54,8 +54,11 @@ def config(count: int, same_priority: bool) -> Config:
     return build_config(change, change_secrets)
 
 
-def requests(count: int, start: int) -> list[tuple[int, bytes, bytes]]:
-    """Return (time, care-of address, request) of every router, in order of time."""
+def requests(count: int, start: int, second: int = 0) -> list[tuple[int, bytes, bytes]]:
+    """Return (time, care-of address, request) of every router, in order of time.
+
+    second: octet of its network; with one they are routers without RFC 6521, in no list.
+    """
     rng = random.Random(1)
     found = []
     for n in range(1, count + 1):
@@ -65,8 +68,8 @@ def requests(count: int, start: int) -> list[tuple[int, bytes, bytes]]:
             identification=stamp(now).to_bytes(8, "big"),
             hoa=hoa(n),
             coa=coa,
-            networks=[f"10.{n // 256}.{n % 256}.0/24"],
-            capability={},
+            networks=[f"10.{second + n // 256}.{n % 256}.0/24"],
+            capability=None if second else {},
         )
         found.append((now, coa, bytes(data)))
     return sorted(found)

@@ -161,6 +161,11 @@ def result(kernel_tcp: float) -> dict:
         ],
         "home_agent": [{"routers": 100, "empty": {"median_ms": 1.0, "p99_ms": 2.0},
                         "restart": {"median_ms": 0.2, "p99_ms": 0.3}}],
+        "star": [
+            {"plain": {"tcp1": 2.0, "kpps": 100.0, "rtt_us": 30.0, "generator": False},
+             "kernel": {"tcp1": 1.5, "kpps": 80.0, "rtt_us": 34.0, "generator": True},
+             "userspace": {"error": "no such thing"}},
+        ],
         "errors": [{"row": "kernel_routed", "round": 0, "why": "no such thing"}],
         "effort": {"rounds": 5, "tcp_s": 2, "trial_s": 0.5},
         "machine": {"cpu": "a CPU", "cpus": 2, "kernel": "6.1", "architecture": "x86_64",
@@ -194,6 +199,8 @@ def test_the_page_has_every_row_and_says_what_is_missing():
     )
     assert "| userspace | 64 | 9999 | 2m | refused: MemoryError |" in page
     assert "50 of 2000 (2.50%)" in page
+    assert "| haaro, home agent's kernel plane | 1.50 (0.75) | 80 (0.80) s | 34 | 4.00 |" in page
+    assert "| haaro, home agent's userspace plane | - | - | - | - |" in page
     assert "$" not in page
 
 
