@@ -18,7 +18,7 @@ WIFI = {"name": "wlan", "driver": "wifi", "networks": [GUEST], "address": None, 
         "roam_dbm": -75, "country": ""}  # fmt: skip
 ETHERNET = {"name": "wire", "driver": "ethernet", "chip": "w5500", "phy_address": 0,
             "address": None, "gateway": None}  # fmt: skip
-SETTINGS = types.SimpleNamespace(home_address=HOME, networks=[(NETWORK, 24)])
+SETTINGS = types.SimpleNamespace(home_address=HOME, networks=[(NETWORK, 24)], encapsulation="udp")
 PINS = """W5500_CS,GPIO5
 W5500_SCK,GPIO18
 W5500_MISO,GPIO19
@@ -177,6 +177,13 @@ def test_what_a_board_cannot_do_is_refused_with_the_remedy(change, words):
     with pytest.raises(ValueError, match="board") as refused:
         lwip.LwipMachine(SETTINGS, {**options(WIFI), **change}, make_pools(True), FakeBoard())
     assert words in str(refused.value)
+
+
+def test_an_encapsulation_that_needs_raw_sockets_is_refused_with_the_remedy():
+    """A board's plane has plain UDP sockets."""
+    settings = types.SimpleNamespace(**{**vars(SETTINGS), "encapsulation": "gre"})
+    with pytest.raises(ValueError, match='"gre": a board has UDP sockets only; use "udp"'):
+        lwip.LwipMachine(settings, options(WIFI), make_pools(True), FakeBoard())
 
 
 def test_two_uplinks_need_a_port_that_can_bind_a_socket_to_one(monkeypatch):

@@ -53,6 +53,9 @@ class LwipMachine:
 
     def __init__(self, settings, options: dict, pools: tuple, board=None) -> None:
         _refuse(options)
+        if settings.encapsulation != "udp":
+            given = settings.encapsulation
+            raise ValueError('encapsulation: "%s": a board has UDP sockets only; use "udp"' % given)
         config_dir = options["secrets"].rpartition("/")[0]
         self._board = board or Board(config_dir + "/pins.csv" if config_dir else "pins.csv")
         self.warnings: list = []
