@@ -277,10 +277,8 @@ def datagrams(plane, at, count, uplink):
     join = _join
     # What is joined is not judged again, so its TTL must not count.
     joins = plane._ahead == _SUPERFRAMES and not state[base.STATE_TTL_STEP]
-    udp = 1 if plane._joins_udp else 0
     tunnel = plane._last
-    # A packet waits at `start`, `total` octets and `packets` packets of `size` octets up to now.
-    # It came by the tunnel `waits` and has `data` octets of headers.
+    # At `start` waits a frame of tunnel `waits`: so many packets of `size`, octets, octets of headers.
     start = total = size = packets = data = waits = 0
     while count:
         count -= 1
@@ -312,7 +310,7 @@ def datagrams(plane, at, count, uplink):
         if total:
             _deliver(plane, start, total, size, packets)
             total = 0
-        size = _joinable(batch, at, udp) if count and joins else 0
+        size = _joinable(batch, at, plane._joins_udp) if count and joins else 0
         if size:
             start = at
             total = length

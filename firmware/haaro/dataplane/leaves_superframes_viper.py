@@ -128,14 +128,9 @@ def join(batch, start: int, total: int, ip: int, size: int) -> int:
     b = ptr32(base + ip)
     a_2 = ptr16(base + start)
     b_2 = ptr16(base + ip)
-    if (
-        a[3] != b[3]
-        or a[4] != b[4]
-        or a[5] != b[5]
-        or a_2[3] != b_2[3]
-        or a_2[4] != b_2[4]
-        or a_2[0] != b_2[0]
-    ):
+    if (a[3] ^ b[3]) | (a[4] ^ b[4]) | (a[5] ^ b[5]) | (a_2[3] ^ b_2[3]):
+        return 0
+    if (a_2[4] ^ b_2[4]) | (a_2[0] ^ b_2[0]):
         return 0
     batch_p = ptr8(batch)
     if batch_p[ip] != 0x45:

@@ -114,7 +114,7 @@ class UserspacePlane(Forwarder):
 
             self._fast = fast_path_viper
             self._ahead = ahead
-            self._joins_udp = lan.joins_udp
+            self._joins_udp = 1 if lan.joins_udp else 0
             self._head = bytearray(fast_path_viper.HEAD)
         for pair in lan.pairs:
             self._add_port(pair, -1)
