@@ -1,5 +1,6 @@
 """`lan` with driver linux_vlan: the kernel's VLAN interface is asked for, used and taken away."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -217,3 +218,37 @@ def test_a_tagged_ping_of_a_real_host(start):
             process.communicate("\n", timeout=30)
     finally:
         subprocess.run(["ip", "netns", "del", other], check=True)
+
+
+@pytest.mark.parametrize(
+    ("lan", "says"),
+    [
+        ({"driver": "w5500"}, "lan.driver: w5500: is for microcontrollers"),
+        ({"driver": "linux_vlan", "interface": "absent", "vlan": 10}, "lan.interface: absent: "),
+    ],
+)
+def test_the_router_ends_with_what_is_wrong_with_its_lan(namespace, tmp_path, lan, says):
+    router = {
+        "version": 1,
+        "name": "A",
+        "home_address": "192.0.2.129",
+        "home_agent": "192.0.2.1",
+        "networks": ["10.1.0.0/24"],
+        "uplinks": [{"name": "wan", "driver": "linux_netdev", "interface": "v2"}],
+        "socket": str(tmp_path / "socket"),
+        "dataplane": "userspace",
+        "lan": {**lan, "address": "10.1.0.1/24"},
+    }
+    keys = [{"spi": 256, "algorithm": "hmac-sha256", "key": "00112233445566778899aabbccddeeff"}]
+    (tmp_path / "router.json").write_text(json.dumps(router))
+    (tmp_path / "router.secrets.json").write_text(json.dumps({"version": 1, "mobile_home": keys}))
+    (tmp_path / "router.secrets.json").chmod(0o600)
+    main = [str(ROOT / "firmware" / "main.py"), "--config", str(tmp_path / "router.json")]
+    done = subprocess.run(
+        ["ip", "netns", "exec", namespace, MICROPYTHON, "-X", "heapsize=448k", *main],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert says in done.stderr
