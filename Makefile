@@ -20,7 +20,7 @@ export MICROPYTHON
 # The paths inside a virtual environment are absolute: one that was copied here with the tree is another tree's.
 $(shell [ ! -f $(STAMP) ] || [ "$$(cat $(STAMP))" = "$(CURDIR)" ] || rm -f $(STAMP))
 
-.PHONY: help setup system-packages test-packages lint format test demo soak soak-lab outages flood differential fuzz mutants conformance-mutants wire-bench size conformance advertise-bench bench bpf firmware image clean
+.PHONY: help setup system-packages test-packages lint format test demo soak soak-lab outages flood differential fuzz mutants conformance-mutants wire-bench size conformance advertise-bench fleet-bench bench bpf firmware image clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /#/' | \
@@ -108,6 +108,9 @@ conformance: $(STAMP)  ## write docs/conformance.md from the requirement ids in 
 
 advertise-bench: $(STAMP)  ## write docs/advertisement.md: how short advertisements get
 	@$(BIN)/python -m tests.bench.advertisement
+
+fleet-bench: $(STAMP)  ## host time for the keys of 10, 20 and 40 sites, write docs/fleet.md
+	@$(BIN)/python -m tests.bench.fleet_keys
 
 # QUICK=1 is one short round, under five minutes, and writes build/bench.json only. ROUNDS= and MINUTES= bound a full run.
 bench: setup bpf  ## the data planes beside plain forwarding and other daemons (root, 20 minutes): docs/performance.md

@@ -51,7 +51,7 @@ class Bench:
             self.failed_starts.append(str(error))
             return
         # With a console and a mounted filesystem; as lab/board has it.
-        heap = "heapsize=448k"
+        heap = "heapsize=512k"
         command = [system.micropython(), "-X", heap, str(_MOUNT), str(self.flash_file)]
         self.lab.start("c", [*command, str(offset), str(octets), "boot"])
 

@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("flash", type=Path)
     parser.add_argument("link", type=Path)
     parser.add_argument("--unique-id", default="00c0ffee0001")
-    parser.add_argument("--heap", default="448k")
+    parser.add_argument("--heap", default="512k")
     parser.add_argument("--pull-after", type=int, action="append", default=[])
     parser.add_argument("--same-network", action="store_true", help="of whoever starts it")
     given = parser.parse_args()

@@ -62,7 +62,7 @@ class Board:
         flash: Path,
         link: Path,
         unique_id: str = "00c0ffee0001",
-        heap: str = "448k",
+        heap: str = "512k",
         arguments: tuple[str, ...] = ("--config", "router.json", "--console", "stdin"),
         faults: Faults | None = None,
     ) -> None:
