@@ -77,6 +77,8 @@ def test_two_sites_are_good(tmp_path):
          "lifetime"),
         ("[site.b]", "[site.b.router]\nname = 'x'\n[site.b]", "site.b.router.name", '"x"',
          "does not give already"),
+        ("[site.b]", "[site.b.router.lan]\ndriver = 'w5500'\naddress = '10.1.0.1/24'\n[site.b]",
+         "site.b.router.lan.address", "10.1.0.1/24", "inside one of networks (10.2.0.0/24)"),
         ('interface = "eth0"', 'interface = ""', "site.a.router.uplinks[0].interface", "''",
          "1 to 15 characters"),
         ("version = 1", "version = ", "", "the file (", "valid TOML"),
