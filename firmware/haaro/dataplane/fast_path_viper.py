@@ -278,7 +278,7 @@ def datagrams(plane, at, count, uplink):
     # What is joined is not judged again, so its TTL must not count.
     joins = plane._ahead == _SUPERFRAMES and not state[base.STATE_TTL_STEP]
     tunnel = plane._last
-    # At `start` waits a frame of tunnel `waits`: so many packets of `size`, octets, octets of headers.
+    # A frame of tunnel `waits` is at `start`: packets of `size`, octets in all and of headers.
     start = total = size = packets = data = waits = 0
     while count:
         count -= 1

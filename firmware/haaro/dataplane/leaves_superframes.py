@@ -64,6 +64,7 @@ def cut(batch, to: int, at: int, octets: int, size: int, head, last: int) -> int
     ip = (head[4] & 15) << 2
     tcp = 4 + ip
     header = tcp + (head[tcp + 12] >> 4 << 2)
+    head[6] = head[7] = head[14] = head[15] = head[tcp + 16] = head[tcp + 17] = 0
     while octets > 0:
         part = size if octets > size else octets
         octets -= part

@@ -50,50 +50,83 @@ def keep(batch, at: int, octets: int, head):
 def cut(batch, to: int, at: int, octets: int, size: int, head, last: int) -> int:
     batch_p = ptr8(batch)
     head_p = ptr8(head)
+    head_w = ptr32(head)
     ip = (head_p[4] & 15) << 2
     tcp = 4 + ip
     header = tcp + (head_p[tcp + 12] >> 4 << 2)
+    # Sums of what all headers share; the checksums' fields must not count.
+    clear(head, 6, 14, tcp + 16)
+    number = head_p[8] << 8 | head_p[9]
+    ip_sum = int(add(head, 4, ip)) + 0xFFFF - number
+    flags = head_p[tcp + 13]
+    high = head_p[tcp + 4] << 8 | head_p[tcp + 5]
+    low = head_p[tcp + 6] << 8 | head_p[tcp + 7]
+    tcp_sum = int(add(head, tcp, header - tcp)) + int(add(head, 16, 8)) + 6 - ip + 0x3FFFC
+    tcp_sum -= flags + high + low
+    sum_of = copy
     while octets > 0:
         part = size if octets > size else octets
         octets -= part
-        flags = head_p[tcp + 13]
-        head_p[tcp + 13] = flags & 0x7F
-        if octets or not last:
-            flags &= 0xF6
-        i = 0
-        while i < header:
-            batch_p[to + i] = head_p[i]
-            i += 1
+        to_w = ptr32(int(batch_p) + to)
+        i = header >> 2
+        while i:
+            i -= 1
+            to_w[i] = head_w[i]
         total = header - 4 + part
-        batch_p[to + 6] = total >> 8
-        batch_p[to + 7] = total & 255
-        batch_p[to + 14] = 0
-        batch_p[to + 15] = 0
-        s = int(add(batch, to + 4, ip)) ^ 0xFFFF
-        batch_p[to + 14] = s >> 8
-        batch_p[to + 15] = s & 255
+        here = to + 4
+        batch_p[here + 2] = total >> 8
+        batch_p[here + 3] = total
+        batch_p[here + 4] = number >> 8
+        batch_p[here + 5] = number
+        s = ip_sum + total + number
+        s = (s & 0xFFFF) + (s >> 16)
+        s = ((s & 0xFFFF) + (s >> 16)) ^ 0xFFFF
+        batch_p[here + 10] = s >> 8
+        batch_p[here + 11] = s
+        number = number + 1 & 0xFFFF
         here = to + tcp
-        batch_p[here + 13] = flags
-        batch_p[here + 16] = 0
-        batch_p[here + 17] = 0
-        s = int(copy(batch, to + header, at, part)) + int(add(batch, here, header - tcp))
-        s += int(add(batch, to + 16, 8)) + 6 + total - ip
+        batch_p[here + 4] = high >> 8
+        batch_p[here + 5] = high
+        batch_p[here + 6] = low >> 8
+        batch_p[here + 7] = low
+        i = flags & 0xF6 if octets or not last else flags
+        batch_p[here + 13] = i
+        s = int(sum_of(batch, to + header, at, part)) + tcp_sum + total + i + high + low
         s = (s & 0xFFFF) + (s >> 16)
         s = ((s & 0xFFFF) + (s >> 16)) ^ 0xFFFF
         batch_p[here + 16] = s >> 8
-        batch_p[here + 17] = s & 255
+        batch_p[here + 17] = s
+        flags &= 0x7F
+        low += part
+        high = high + (low >> 16) & 0xFFFF
+        low &= 0xFFFF
         to += header + part
         at += part
-        i = (head_p[8] << 8 | head_p[9]) + 1
-        head_p[8] = i >> 8 & 255
-        head_p[9] = i & 255
-        i = (head_p[tcp + 6] << 8 | head_p[tcp + 7]) + part
-        head_p[tcp + 6] = i >> 8 & 255
-        head_p[tcp + 7] = i & 255
-        i = (head_p[tcp + 4] << 8 | head_p[tcp + 5]) + (i >> 16)
-        head_p[tcp + 4] = i >> 8 & 255
-        head_p[tcp + 5] = i & 255
+    advance(head, tcp, number, high, low)
+    head_p[tcp + 13] = flags
     return to
+
+
+@micropython.viper
+def clear(head, a: int, b: int, c: int):
+    head_p = ptr8(head)
+    head_p[a] = 0
+    head_p[a + 1] = 0
+    head_p[b] = 0
+    head_p[b + 1] = 0
+    head_p[c] = 0
+    head_p[c + 1] = 0
+
+
+@micropython.viper
+def advance(head, tcp: int, number: int, high: int, low: int):
+    head_p = ptr8(head)
+    head_p[8] = number >> 8
+    head_p[9] = number
+    head_p[tcp + 4] = high >> 8
+    head_p[tcp + 5] = high
+    head_p[tcp + 6] = low >> 8
+    head_p[tcp + 7] = low
 
 
 @micropython.viper
