@@ -125,6 +125,9 @@ class Flash:
         for name in ("rename", "remove", "mkdir", "rmdir"):
             patch.setattr(os, name, self._counted(getattr(os, name)))
         patch.setattr(builtins, "open", self.open)
+        # A file system lists in any order; this is the worst.
+        listed = os.listdir
+        patch.setattr(os, "listdir", lambda p: sorted(listed(p), key="manifest".__eq__))
 
     def step(self):
         self.count += 1
