@@ -20,6 +20,7 @@ from test_dataplane_marks import DECAPSULATED
 from test_dataplane_refusals import GOOD_IN_B, GOOD_IN_HA, GOOD_OUT, INBOUND, OUTBOUND
 
 from haaro.dataplane import leaves_encapsulation
+from haaro.dataplane.chosen import leaves
 from haaro.dataplane.other_encapsulations import RECORD
 from haaro.wire import encapsulation, ipv4
 from haaro.wire.errors import WireError
@@ -198,6 +199,24 @@ def test_what_is_wrong_is_dropped_under_the_name_it_has_in_udp():
     assert tried > 200
 
 
+def test_without_quick_copying_each_packet_is_given_on_by_itself():
+    """A port without a code emitter: what lies behind a packet is not yet touched."""
+    fast = leaves.FAST
+    try:
+        for quick in (False, True):
+            leaves.FAST = quick
+            for kind in KINDS:
+                rig = OtherRig(kind)
+                sizes = (64, 1480, 65, 300, 41, 1000)
+                packets = [inner("10.2.0.10", "10.1.0.10", octets) for octets in sizes]
+                for packet in packets:
+                    rig.from_tunnel(packet, PEER_B)
+                rig.turn()
+                assert rig.to_lan() == [ETHERNET + packet for packet in packets]
+    finally:
+        leaves.FAST = fast
+
+
 def test_only_the_protocols_in_use_are_received():
     for kind in KINDS:
         rig = OtherRig(kind)
@@ -263,8 +282,8 @@ def test_marks_go_out_and_congestion_comes_in():
                 packet = marked(GOOD_IN_B, 0xB8 | inside)
                 rig.feed(marked(wrapped(kind, PEER_B, packet), 0x28 | outside))
                 rig.turn()
-                leaves = rig.to_lan()
-                assert [frame[15] for frame in leaves] == (
+                frames = rig.to_lan()
+                assert [frame[15] for frame in frames] == (
                     [] if wanted is None else [0xB8 | wanted]
                 )
     rig = OtherRig(55)

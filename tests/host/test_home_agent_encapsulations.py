@@ -203,3 +203,7 @@ def test_what_is_no_such_packet_is_counted_by_its_fault():
         bad[at] = value
         assert arrives(world, bytes(bad)) == []
         assert world.ha.counters.pop(reason) == 1
+        # A stranger's is not even looked into.
+        bad[12:16] = COA_B
+        assert arrives(world, bytes(bad)) == []
+        assert world.ha.counters.pop("unknown_tunnel_end") == 1

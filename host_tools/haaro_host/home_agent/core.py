@@ -86,14 +86,16 @@ class HomeAgent:
     def receive_encapsulated(self, now: int, packet: bytes) -> None:
         """Take a packet to our address in IP in IP, GRE or minimal encapsulation, whole."""
         self._state.time(now)
-        try:
-            kind, source, inner = encapsulations.unwrap(packet)
-        except WireError as error:
-            self._state.drop(error.reason)
-            return
+        # Who it is from first: what a stranger sends must not cost a checksum.
+        kind, source = encapsulations.outside(packet)
         binding = self._state.forwarding.by_care_of_address(kind, source)
         if binding is None:
             self._state.drop("unknown_tunnel_end")
+            return
+        try:
+            inner = encapsulations.unwrap(packet)
+        except WireError as error:
+            self._state.drop(error.reason)
             return
         self._delivery.deliver(now, inner, binding)
 

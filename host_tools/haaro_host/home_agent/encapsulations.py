@@ -28,8 +28,13 @@ def wrap(kind: str, src: bytes, dst: bytes, packet: bytes) -> bytes:
     return encapsulation.encapsulate_ipip(src, dst, packet)
 
 
-def unwrap(packet: bytes) -> tuple[str, bytes, bytes]:
-    """Return (encapsulation, outer source, inner packet); WireError for what is none.
+def outside(packet: bytes) -> tuple[str, bytes]:
+    """Return (encapsulation, outer source) of an IPv4 packet; "" for another protocol."""
+    return PROTOCOLS.get(packet[9], ""), packet[12:16]
+
+
+def unwrap(packet: bytes) -> bytes:
+    """Return the inner packet; WireError for what is none.
 
     The inner ECN field follows the outer one by RFC 6040 4.2; congestion_unmarked: must be dropped.
     """
@@ -47,4 +52,4 @@ def unwrap(packet: bytes) -> tuple[str, bytes, bytes]:
             header = (changed[0] & 15) * 4
             changed[10:12] = ipv4.checksum(changed, 0, header).to_bytes(2, "big")
             inner = bytes(changed)
-    return PROTOCOLS[packet[9]], packet[12:16], inner
+    return inner
