@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from haaro.ota import updater as updaters
+from haaro.ota.part import Incoming
 from haaro.ota.updater import ANOTHER, Updater, place
 from haaro_host.fleet import inventory
 from haaro_host.ota import rollout, server
@@ -323,6 +324,43 @@ def test_a_trial_takes_no_other_program(box, monkeypatch):
     loop = trial(box, monkeypatch)
     with pytest.raises(ValueError, match="busy with trial"):
         loop.updater.install("x", "0" * 64)
+
+
+def test_what_the_console_brings_is_installed_and_its_state_is_seen(box):
+    """`haaro ota install` must tell this attempt from the one that failed before."""
+    box.install(bundle(program("new")))
+    for _ in range(4):
+        box.boot()
+    loop = Loop(box)
+    assert loop.updater.status()["state"] == "returned"
+    for data, left, state in (
+        (bundle(program("old"), "0.0.1-r1"), None, "returned"),
+        (bundle(program("next"), "0.3.0-r1"), ANOTHER, "over"),
+    ):
+        part = Incoming(loop.updater, len(data), hashlib.sha256(data).digest())
+        half = len(data) // 2
+        assert part.take(0, data[:half]) == half == part.take(0, data[:half])
+        assert part.take(half + 1, data[half:]) == half
+        assert part.take(half, data[half:]) == len(data)
+        assert part.finish() == hashlib.sha256(data).hexdigest()[:8]
+        assert loop.updater.status()["state"] == "installing"
+        with pytest.raises(ValueError, match="busy"):
+            loop.updater.install("x", "0" * 64)
+        loop.until(lambda: loop.updater._work is None)
+        assert (loop.left, loop.updater.status()["state"]) == (left, state)
+    assert box.boot() == ("b", True) and box.version("b") == "0.3.0-r1"
+
+
+def test_a_damaged_bundle_by_the_console_is_asked_for_again(box):
+    loop = Loop(box)
+    data = bundle(program("new"))
+    part = Incoming(loop.updater, len(data), hashlib.sha256(data).digest())
+    part.take(0, b"x" + data[1:])
+    with pytest.raises(ValueError, match="send it again"):
+        part.finish()
+    assert part.offset == 0 and loop.updater.status()["state"] == "running"
+    with pytest.raises(ValueError, match="size must be"):
+        Incoming(loop.updater, 0, bytes(32))
 
 
 def test_boxes_that_start_together_do_not_ask_together(box):

@@ -15,8 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from haaro_host.lab import plan, processes
+from haaro_host.flash import build
+from haaro_host.fleet import inventory, store
+from haaro_host.lab import plan, processes, system
 from haaro_host.lab.lab import Lab, ask, registered
+from haaro_host.ota import bundle as bundles
+from haaro_host.ota import key as ota_key
 from haaro_host.provision.bugreport import secrets_of
 from tests.topology.conftest import ARTIFACTS, NAME, until
 
@@ -44,7 +48,7 @@ class Workshop:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=200,
         )
         self.said += [done.stdout, done.stderr]
         assert done.returncode == status, (arguments, done.stdout, done.stderr)
@@ -80,7 +84,7 @@ def _fleet_file(lab: Lab) -> str:
         f'home_addresses = ["{plan.HOME_ADDRESSES}"]\nhome_networks = ["{plan.HOME_NETWORK}"]\n'
         f'state = "{lab.files.ha_state}"\nsocket = "{lab.files.ha_socket}"\n'
         f'[defaults.router]\nlifetime = 30\ndataplane = "userspace"\n'
-        f'socket = "{lab.files.socket("a")}"\n'
+        f'socket = "{lab.files.socket("a")}"\nupdate = {{ url = "" }}\n'
         'uplinks = [{ name = "wan", driver = "linux_netdev", interface = "wan" }]\n'
         f'[site.a]\nhome_address = "{A.home_address}"\nprefixes = ["{A.lan_net}"]\n'
         f'unique_id = "{_UNIQUE_ID}"\n'
@@ -103,6 +107,7 @@ def workshop(request: pytest.FixtureRequest, privileged: None) -> Iterator[Works
             made.flash.mkdir()
             (made.directory / "fleet.toml").write_text(_fleet_file(lab))
             made.haaro("keys", "new")
+            made.haaro("ota", "key", "new")
             made.haaro("fleet", "export", "ha", "--out", str(lab.run / "ha"))
             lab.start_home_agent()
             # Not as "a": the lab would stop it as a router that the lab itself had started.
@@ -150,6 +155,51 @@ def test_new_keys_are_tried_and_kept_because_the_box_registers_with_them(
     assert {path.name for path in workshop.flash.iterdir()} == {
         "main.py", "slots", "router.json", "router.secrets.json"
     }  # fmt: skip
+
+
+@pytest.mark.timeout(240)
+def test_a_new_program_comes_by_the_cable_and_is_kept_because_it_registers(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled files for this MicroPython, in frames over the console; the trial is watched."""
+    monkeypatch.setenv("HAARO_PASSPHRASE", _PASSPHRASE)
+    fleet = inventory.load(workshop.directory / "fleet.toml")
+    key = ota_key.signing(store.open_store(fleet, None).keys)
+    root = system.firmware().parent
+    sources = {
+        path.relative_to(root).with_suffix(".mpy").as_posix(): path
+        for path in sorted((root / "haaro").rglob("*.py"))
+    }
+    sources["haaro_router.mpy"] = root / "main.py"
+    number, arch = _mpy()
+    files = build.compiled(sources, arch)
+    data = bundles.make(files, "7.0.0-r1", "UNIX", f"{number} {arch}", key)
+    (workshop.directory / "seven.haaro").write_bytes(data)
+    workshop.haaro("ota", "install", "a", "seven.haaro", "--port", str(workshop.port), "--json")
+    found = workshop.status()
+    assert found is not None and registered(found)
+    assert found["program"] == {
+        "version": "7.0.0-r1", "slot": "b", "state": "running", "problem": ""
+    }  # fmt: skip
+    assert (workshop.flash / "slots" / "boot").read_text() == "b\n"
+    # The same once more is no work; an older one is refused, and the box says why.
+    again = workshop.haaro("ota", "install", "a", "seven.haaro", "--port", str(workshop.port))
+    assert "7.0.0-r1 is what it has" in again
+    old = bundles.make({"haaro_router.py": b""}, "6.0.0-r1", "UNIX", f"{number} {arch}", key)
+    (workshop.directory / "six.haaro").write_bytes(old)
+    workshop.haaro("ota", "install", "a", "six.haaro", "--port", str(workshop.port), status=1)
+    assert "6.0.0-r1 is not newer than 7.0.0-r1" in workshop.said[-1]
+
+
+def _mpy() -> list[str]:
+    program = (
+        f"import sys; sys.path.insert(0, {str(system.firmware().parent)!r})\n"
+        "from haaro.ota.bundle import mpy; print(*mpy())"
+    )
+    done = subprocess.run(
+        [system.micropython(), "-c", program], capture_output=True, text=True, timeout=30
+    )
+    return done.stdout.split()
 
 
 def test_ping_by_the_console_goes_through_the_tunnel_or_out_of_an_uplink(

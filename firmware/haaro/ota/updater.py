@@ -102,6 +102,7 @@ class Updater:
         from haaro.ota.install import installing
 
         self.refused = self.problem = ""
+        self._state = "installing"
         self._work = _pushed(installing(self.slots, Bundle(path), self.keys, digest, 0))
         self.busy = True
 
@@ -184,6 +185,8 @@ class Updater:
         self.busy = False
         self.client = self._work = None
         self.problem = problem
+        if self._state == "installing":
+            self._state = self.slots.state()
         if problem:
             self._loop.log("warning", "update: " + problem)
         unload()

@@ -183,14 +183,17 @@ def install(
         password = store.open_store(fleet, passphrase_file).keys.console(site)
         console = BoxConsole(Line(port, SPEED), password[0] if password else "")
         try:
-            push.push(console, found, data, Shown(as_json))
-            result = push.outcome(console, found)
+            result = "unchanged"
+            if push.version(console) != found.version:
+                push.push(console, found, data, Shown(as_json))
+                result = push.outcome(console, found)
         finally:
             console.close()
         if as_json:
             document("haaro.ota.install/1", site=name, version=found.version, result=result)
         else:
-            typer.echo(f"{name}: {found.version} registered and is {result}")
+            how = "registered and is kept" if result == "kept" else "is what it has"
+            typer.echo(f"{name}: {found.version} {how}")
 
 
 @app.command("serve")

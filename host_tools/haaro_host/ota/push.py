@@ -18,6 +18,11 @@ _POLL_S = 0.5
 _TRIAL_S = 1000.0
 
 
+def version(console: BoxConsole) -> str:
+    """Return the version that the box runs. Raises FleetError."""
+    return fields(iter(console.ask("update"))).get("version", "")
+
+
 def push(console: BoxConsole, bundle: Bundle, data: bytes, progress: Progress) -> None:
     """Send the bundle; a lost line is waited for and gone on with. Raises FleetError."""
     for left in range(_TRIES, 0, -1):
