@@ -1,7 +1,9 @@
 """`haaro flash`: a blank simulated chip becomes a site's box, or the operator is told why not."""
 
 import json
+import os
 import re
+import sys
 
 import pytest
 
@@ -11,6 +13,7 @@ from tests.esp_loader.chip import Chip
 from tests.esp_loader.line import Pty, Trouble
 from tests.flash.conftest import PLAIN, S3, audit_lines, flash_command
 from tests.flash.conftest import micropython as run_micropython
+from tests.fleet.terminal import Terminal
 
 
 def test_a_blank_chip_holds_micropython_table_program_files_and_keys(
@@ -279,3 +282,29 @@ def test_all_boxes_of_a_hub_are_told_by_their_ids_and_flashed_side_by_side(
     assert {entry["site"] for entry in audit_lines(site)} == {"office-a", "office-b"}
     second.close()
     stranger.close()
+
+
+def test_on_a_terminal_each_box_of_a_hub_has_a_bar_of_its_own(tmp_path):
+    """Three boxes on a line of 80 columns, by the class that `haaro flash --all` shows with."""
+    program = tmp_path / "show.py"
+    program.write_text(
+        "from haaro_host.flash.cli import _Shown\n"
+        "shown = _Shown(False)\n"
+        "for step in range(11):\n"
+        "    for n in (1, 2, 3):\n"
+        "        shown(f'office-{n}', 'Writing at [0x10000]', min(10, step * n), 10)\n"
+        "shown.end()\nprint('the end')\ninput()\n"
+    )
+    window = Terminal([sys.executable, str(program)], os.environ)
+    window.last_words = "the end"
+    try:
+        window.until(lambda lines: any("the end" in line for line in lines))
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", window.written).partition("the end")[0]
+        # What stands in a line is what was written there last.
+        last = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")][-4:-1]
+        for number, line in enumerate(last, 1):
+            assert line.startswith(f"office-{number} ") and "100 % Writing at [0x10000]" in line
+            assert len(line.rstrip()) <= 80
+        assert window.end(b"\r") == 0
+    finally:
+        window.close()

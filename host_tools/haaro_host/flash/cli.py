@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from haaro_host.flash import boards, build, burn, by_ssh, first_boot, micropython, openwrt
 from haaro_host.flash import site as contents
@@ -116,7 +119,10 @@ def flash(
             made = by_ssh.parts(fleet, keys, site, firmware)
             door = by_ssh.Door(ssh, ssh_command)
             options = Options(firmware, ("", b""), dry_run, wait)
-            _report([_SshBox(fleet, site, made, door, options, _Shown(as_json)).run()], as_json)
+            shown = _Shown(as_json)
+            outcome = _SshBox(fleet, site, made, door, options, shown).run()
+            shown.end()
+            _report([outcome], as_json)
             return
         _check_usage(name, port, every, dry_run)
         fleet = inventory.load(path)
@@ -133,6 +139,7 @@ def flash(
         else:
             work = _Box(fleet, prepare(fleet.site(name)), cables[0], options, shown)
             outcomes = [work.run()]
+        shown.end()
         _report(outcomes, as_json)
 
 
@@ -307,11 +314,19 @@ def _audit(fleet: Fleet, outcome: Outcome) -> None:
 
 
 class _Shown:
-    """Progress on standard error: a bar on a terminal, tenths in a log; one box or several."""
+    """Progress on standard error: a bar for each box on a terminal, tenths in a log."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
-        self._terminal = sys.stderr.isatty()
+        self._bars: Progress | None = None
+        if sys.stderr.isatty() and not quiet:
+            self._bars = Progress(
+                TextColumn("{task.fields[site]}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.percentage:>3.0f} % {task.description}"),
+                console=Console(stderr=True, highlight=False),
+            )
+        self._rows: dict[str, TaskID] = {}
         self._last: dict[str, tuple[int, str]] = {}
         self._lock = threading.Lock()
 
@@ -319,26 +334,31 @@ class _Shown:
         """Take how far the box of `site` is."""
         tenth = _TENTHS * done // max(1, total)
         with self._lock:
-            if self._quiet or self._last.get(site) == (tenth, what.partition(" ")[0]):
+            if self._quiet:
                 return
-            self._last[site] = (tenth, what.partition(" ")[0])
-            if self._terminal:
-                bars = "  ".join(
-                    f"{name} [{'#' * step + '.' * (_TENTHS - step)}]"
-                    for name, (step, _) in self._last.items()
+            if self._bars is not None:
+                if not self._rows:
+                    self._bars.start()
+                if site not in self._rows:
+                    self._rows[site] = self._bars.add_task("", total=1, site=escape(site))
+                self._bars.update(
+                    self._rows[site], completed=done, total=max(1, total), description=escape(what)
                 )
-                sys.stderr.write(f"\r{bars} {what[:40]:<40}")
-            else:
+            elif self._last.get(site) != (tenth, what.partition(" ")[0]):
+                self._last[site] = (tenth, what.partition(" ")[0])
                 sys.stderr.write(f"{site}: {10 * tenth:3d} % {what}\n")
-            sys.stderr.flush()
+                sys.stderr.flush()
+
+    def end(self) -> None:
+        """Leave the bars as they are."""
+        if self._bars is not None and self._rows:
+            self._bars.stop()
 
 
 def _report(outcomes: list[Outcome], as_json: bool) -> None:
     if as_json:
         document(SCHEMA, boxes=[asdict(outcome) for outcome in outcomes])
     else:
-        if sys.stderr.isatty():
-            typer.echo("", err=True)
         for outcome in outcomes:
             for note in outcome.notes:
                 typer.echo(f"NOTE: {outcome.site}: {note}", err=True)
