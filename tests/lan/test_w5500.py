@@ -295,6 +295,24 @@ def test_a_send_that_never_ends_is_given_up(rig):
     assert passes(one)
 
 
+@pytest.mark.parametrize("way", ["in", "out"])
+def test_a_command_that_never_ends_opens_the_socket_anew(rig, way):
+    one = rig()
+    assert passes(one)
+    one.chip._command_reads = 1000
+    if way == "in":
+        one.chip.frame_in(ethernet(MAC, HOST_MAC, udp(HOST, FAR, 77)))
+        assert len(one.read()) == 1
+    else:
+        assert one.write(udp(FAR, HOST)) is None
+    assert one.read() == []
+    assert one.write(udp(FAR, HOST)) is None
+    one.chip._command_reads = 0
+    one.chip.sockets[0].command_reads = 0
+    one.run(REPAIR_S)
+    assert passes(one)
+
+
 @pytest.mark.parametrize("fails", [1, 2, 7, 20])
 def test_an_error_of_the_bus_is_counted_and_passes(rig, fails):
     one = rig()

@@ -234,7 +234,8 @@ class Chip:
             return False
         if self._left:
             return True
-        self._tell()
+        if not self._tell():
+            return False
         if self._interrupt:
             return not self._interrupt()
         return self._waiting() > 0
@@ -245,8 +246,7 @@ class Chip:
             return 0
         left = self._left
         if not left:
-            self._tell()
-            left = self._waiting()
+            left = self._waiting() if self._tell() else 0
             if not left:
                 return 0
         self._access(self._read_at, _RX)
@@ -291,11 +291,14 @@ class Chip:
         return octets
 
     def _tell(self):
+        """Give the chip back what was read of its ring; False: it does not take it."""
         if self._untold:
             self._untold = 0
             self._put2(_SN_RX_RD, self._read_at)
             if not self._order(_RECV):
                 self.fail()
+                return False
+        return True
 
     # Frames out.
 
