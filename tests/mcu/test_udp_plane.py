@@ -67,7 +67,6 @@ def test_several_datagrams_in_one_turn_keep_their_order(rig):
         pytest.param(b"\x04\x04\0\1" + udp(FAR_HOST, HOST, 50), id="reserved bits"),
         pytest.param(b"\x04\x29\0\0" + udp(FAR_HOST, HOST, 50), id="another protocol"),
         pytest.param(b"\x04\x04\0\0", id="nothing inside"),
-        pytest.param(b"", id="empty"),
     ],
 )
 def test_all_but_well_formed_tunnel_data_is_signalling(rig, data):
@@ -178,6 +177,39 @@ def test_an_uplink_that_closes_takes_its_tunnels_and_is_watched_no_more(rig):
     rig.go(udp(HOST, FAR_HOST))
     assert rig.uplink.sent == [] and counters(rig)
     assert rig.plane.send(0, b"x") is False
+
+
+def test_an_empty_datagram_does_not_end_the_uplink(rig):
+    """ports/esp32/modsocket.c: a datagram of length 0, anyone's, and recvfrom gives only emptiness.
+
+    The tunnels go on by the socket that is opened in its place.
+    """
+    nothing = (b"", ("203.0.113.77", 9))
+    rig.come(nothing, (tunnelled(udp(FAR_HOST, HOST)), PEER_END))
+    assert counters(rig) == {"in_forwarded": 1} and len(rig.made) == 1, "one alone may be real"
+    rig.come(nothing, nothing, nothing)
+    assert len(rig.made) == 2 and rig.uplink not in rig.poll.watched
+    rig.uplink = rig.made[-1]
+    assert rig.uplink in rig.poll.watched
+    rig.come((tunnelled(udp(FAR_HOST, HOST)), PEER_END))
+    rig.go(udp(HOST, FAR_HOST))
+    assert counters(rig) == {"in_forwarded": 2, "out_forwarded": 1}
+    assert [end for _, end in rig.uplink.sent] == [PEER_END]
+    assert rig.plane.own_loss()["empty"] == 3
+
+
+def test_a_socket_that_cannot_be_had_anew_is_asked_for_again(rig, monkeypatch):
+    nothing = (b"", ("203.0.113.77", 9))
+    real = rig.sockets.open
+    monkeypatch.setattr(rig.sockets, "open", lambda *uplink: (_ for _ in ()).throw(OSError(23)))
+    rig.come(nothing, nothing)
+    rig.go(udp(HOST, FAR_HOST))
+    assert rig.plane.own_loss()["send_errors"] == 1 and rig.plane.own_loss()["port_errors"] == 1
+    monkeypatch.setattr(rig.sockets, "open", real)
+    rig.plane.check()
+    rig.uplink = rig.made[-1]
+    rig.go(udp(HOST, FAR_HOST))
+    assert len(rig.uplink.sent) == 1
 
 
 def test_another_address_is_another_socket(rig):

@@ -242,6 +242,16 @@ def test_hosts_reach_each_other_by_the_home_agent_and_then_directly(board: Board
     assert counters["out_forwarded"] > 100 and counters["in_forwarded"] > 100
 
 
+def test_an_empty_datagram_of_a_stranger_ends_nothing(board: Board) -> None:
+    """esp32's socket is dead after one; anybody could send it."""
+    code = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+    code += f"s.sendto(b'', ('{A.care_of_address}', 434))"
+    system.run(board.lab.inside("c", [sys.executable, "-c", code]))
+    until(lambda: board.status()["data_plane"]["own_loss"]["empty"], 10.0, "it did not arrive")
+    board.reaches(A.host, C.host)
+    board.reaches(C.host, A.host)
+
+
 def test_wifi_that_drops_and_comes_back_is_registered_by_again(board: Board) -> None:
     board.around()
     until(lambda: not board.status()["uplinks"][0]["up"], 10.0, "the loss is not seen")

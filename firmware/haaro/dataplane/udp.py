@@ -38,6 +38,7 @@ class UdpPlane(UserspacePlane):
         # Signalling that came: (uplink, src, sport, dst, dport, data).
         self.signals: list = []
         self._no_memory = 0
+        self._empty = 0
         self._signals_lost = 0
 
     def register(self, poll) -> None:
@@ -78,6 +79,7 @@ class UdpPlane(UserspacePlane):
 
     def _read_uplink(self, index, receiver, local):
         batch = self._batch
+        empty = 0
         for _ in range(_BURST):
             try:
                 data, source = receiver.recvfrom(_LARGEST)
@@ -88,6 +90,13 @@ class UdpPlane(UserspacePlane):
                 gc.collect()
                 return
             octets = len(data)
+            if not octets:
+                self._empty += 1
+                empty += 1
+                if empty > 1:
+                    self._renew(index)
+                    return
+                continue
             if not (
                 octets >= 24
                 and data[0] == 4
@@ -117,6 +126,37 @@ class UdpPlane(UserspacePlane):
             copy(batch, _OUTER, data, 0, octets)
             self._in(0, 1, index)
 
+    def _renew(self, index):
+        """Open the socket of an uplink anew.
+
+        esp32's takes an empty datagram, anyone's, for the end of a connection, and gives nothing
+        but emptiness from then on.
+        """
+        uplink = self._uplinks[index]
+        self._end(uplink)
+        try:
+            self._begin(uplink)
+        except OSError:
+            self._port_errors += 1  # `check` tries again
+
+    def check(self) -> None:
+        """Open what could not be opened anew; called about once a second."""
+        for index, uplink in self._uplinks.items():
+            if self._sockets.of(uplink) is None:
+                self._renew(index)
+
+    def _begin(self, uplink):
+        opened = self._sockets.open(*uplink)
+        if self._poll:
+            self._poll.register(opened, 1)
+
+    def _end(self, uplink):
+        opened = self._sockets.of(uplink)
+        if opened is not None:
+            if self._poll:
+                self._poll.unregister(opened)
+            self._sockets.close(uplink)
+
     def _learn(self, source):
         """Return the 6 octets of an address, kept for the next datagram from there."""
         if len(self._sources) > 2 * MAX_TUNNELS:
@@ -139,11 +179,9 @@ class UdpPlane(UserspacePlane):
         if self._uplinks.get(index) == (interface, address):
             return
         self.close_uplink(index)
-        opened = self._sockets.open(interface, address)
+        self._begin((interface, address))
         self._uplinks[index] = (interface, address)
         self._runs[index] = 0
-        if self._poll:
-            self._poll.register(opened, 1)
         self._renew_ends()
 
     def close_uplink(self, index: int) -> None:
@@ -152,14 +190,15 @@ class UdpPlane(UserspacePlane):
         if uplink is None:
             return
         super().close_uplink(index)
-        if self._poll:
-            self._poll.unregister(self._sockets.of(uplink))
-        self._sockets.close(uplink)
+        self._end(uplink)
 
     def own_loss(self) -> dict:
-        """As Receiver's; no_memory: the heap had no room for a datagram, signals_lost: a flood."""
+        """As Receiver's; no_memory: the heap had no room for a datagram; signals_lost: a flood;
+        empty: datagrams without content.
+        """
         answer = super().own_loss()
         answer["no_memory"] = self._no_memory
+        answer["empty"] = self._empty
         answer["signals_lost"] = self._signals_lost
         return answer
 

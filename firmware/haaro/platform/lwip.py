@@ -178,6 +178,7 @@ class LwipMachine:
         """Queue again what could not be opened; called about once a second."""
         self._changes.extend(self._failed)
         self._failed = []
+        self.plane.check()
 
     def describe(self, answer: dict) -> None:
         """Add what links and port say to the status."""

@@ -13,6 +13,7 @@ from haaro.wire.ipv4 import text
 _PORT = const(434)
 _SOL_SOCKET = const(0xFFF)
 _SO_REUSEADDR = const(4)
+_ENOTCONN = const(128)
 
 CAN_BIND = hasattr(socket, "SO_BINDTODEVICE")
 
@@ -42,16 +43,17 @@ class LwipSockets:
         return made
 
     def of(self, uplink: tuple):
-        """Return the open socket of (interface, address)."""
+        """Return the open socket of (interface, address), None if there is none."""
         return self._open.get(uplink)
 
     def close(self, uplink: tuple) -> None:
-        """Close the socket of (interface, address)."""
-        self._open.pop(uplink).close()
+        """Close the socket of (interface, address), if it is open."""
+        if uplink in self._open:
+            self._open.pop(uplink).close()
 
     def tunnel(self, interface: str | None, local: bytes, remote: bytes, port: int):
         """Return what sends into one tunnel; it needs no closing."""
-        return _Sender(self, self._open[(interface, local)], _resolved(remote, port))
+        return _Sender(self, (interface, local), _resolved(remote, port))
 
     def send(self, uplink: tuple, dst: bytes, dport: int, payload: bytes) -> bool:
         """Send one datagram; False and counted on failure."""
@@ -82,14 +84,18 @@ class LwipSockets:
 class _Sender:
     """A tunnel's way out."""
 
-    def __init__(self, sockets, opened, address) -> None:
+    def __init__(self, sockets, uplink: tuple, address) -> None:
         self._sockets = sockets
-        self._socket = opened
+        self._uplink = uplink
         self._address = address
 
     def write(self, buffer, at: int, octets: int) -> int:
         """Send `octets` octets of the plane's buffer; OSError when lwIP has no room (ENOMEM)."""
-        return self._socket.sendto(self._sockets.view[at : at + octets], self._address)
+        sockets = self._sockets
+        opened = sockets.of(self._uplink)
+        if opened is None:
+            raise OSError(_ENOTCONN)
+        return opened.sendto(sockets.view[at : at + octets], self._address)
 
     def close(self) -> None:
         """The socket is the uplink's."""

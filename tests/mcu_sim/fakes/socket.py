@@ -1,7 +1,8 @@
 """The module `socket` as lwIP's ports have it: addresses are tuples, few options, no AF_UNIX.
 
 MCU_SIM_PORT "rp2": no SO_BINDTODEVICE. What nothing has come for is EAGAIN, or ETIMEDOUT each
-second time; the 50th datagram that is sent finds no buffer (ENOMEM), as do others after it.
+second time; each 50th datagram that is sent finds no buffer (ENOMEM). An empty datagram is taken
+for the end of a connection on esp32: nothing comes any more (ports/esp32/modsocket.c, peer_closed).
 """
 
 import io
@@ -18,6 +19,7 @@ SO_REUSEADDR = 4
 if os.getenv("MCU_SIM_PORT") != "rp2":
     SO_BINDTODEVICE = 0x100B
 
+_ESP32 = os.getenv("MCU_SIM_PORT") != "rp2"
 _OPTIONS = {4: 2, 0x100B: 25}
 _EAGAIN, _ENOMEM, _EINVAL, _ETIMEDOUT = 11, 12, 22, 116
 
@@ -42,6 +44,7 @@ class socket(io.IOBase):
         self._real = _real.socket(family, kind)
         self._timed_out = False
         self._sent = 0
+        self._closed = None
 
     def ioctl(self, request, argument):
         # 4: close, 10: the file descriptor, for poll.
@@ -71,13 +74,18 @@ class socket(io.IOBase):
         return self._real.sendto(data, _packed(address))
 
     def recvfrom(self, octets):
+        if self._closed:
+            return b"", self._closed
         try:
             data, source = self._real.recvfrom(octets)
         except OSError:
             self._timed_out = not self._timed_out
             raise OSError(_ETIMEDOUT if self._timed_out else _EAGAIN) from None
         port, host = struct.unpack(">H4s", source[2:8])
-        return data, (".".join([str(octet) for octet in host]), port)
+        source = (".".join([str(octet) for octet in host]), port)
+        if not data and _ESP32:
+            self._closed = source
+        return data, source
 
     def close(self):
         self._real.close()
