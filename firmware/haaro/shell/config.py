@@ -60,17 +60,7 @@ def load(path: str, staged: bool = False) -> tuple:
     policy = take(path, "policy.", top["policy"], _POLICY)
     peers = _static_peers(path, top["peers"], networks, optimization)
     keys = secrets.load(secrets_now)
-    console = top["console"]
-    if console is not None:
-        console = take(path, "console.", console, _CONSOLE)
-    update = top["update"]
-    if update is not None:
-        update = take(path, "update.", update, _UPDATE)
-    lan = top["lan"]
-    if lan is not None:
-        from haaro.shell import config_lan
-
-        lan = config_lan.load(path, lan, networks)
+    sections = _sections(path, top)
     settings = Settings()
     settings.name = top["name"]
     settings.home_address = top["home_address"]
@@ -91,12 +81,27 @@ def load(path: str, staged: bool = False) -> tuple:
     _take_policy(settings, policy)
     settings.peer_uplinks = _peer_uplinks(path, policy["peer_uplinks"], uplinks)
     options = {key: top[key] for key in _OPTIONS}
-    options["uplinks"] = uplinks
-    options["secrets"] = secrets_path
-    options["console"] = console
-    options["update"] = update
-    options["lan"] = lan
+    options["uplinks"], options["secrets"] = uplinks, secrets_path
+    options.update(sections)
     return settings, options
+
+
+def _sections(path: str, top: dict) -> dict:
+    """Return what the file may leave away as a whole: {"console", "update", "lan": dict or None}."""
+    found = {"console": top["console"], "update": top["update"], "lan": top["lan"]}
+    for key, spec in (("console", _CONSOLE), ("update", _UPDATE)):
+        if found[key] is not None:
+            found[key] = take(path, key + ".", found[key], spec)
+    if found["lan"] is not None:
+        from haaro.shell import config_lan
+
+        found["lan"] = config_lan.load(path, found["lan"], top["networks"])
+    return found
+
+
+def _part(path, top, key, table):
+    """Return the table at `key`, checked, or None if it is not there."""
+    return None if top[key] is None else take(path, key + ".", top[key], table)
 
 
 def _staged(path: str) -> str:
