@@ -51,6 +51,29 @@ def test_the_manifest_says_what_is_there_and_where_it_goes(firmware, name):
 
 
 @BOTH
+def test_the_image_is_born_with_a_whole_program_in_slot_a(firmware, name):
+    """What an update has to find: the board, the .mpy form, every file with its hash."""
+    slot = firmware[name] / "files" / "slots" / "a"
+    entries = {}
+    about = {}
+    for line in (slot / "manifest").read_text().splitlines():
+        kind, _, rest = line.partition(" ")
+        if kind == "file":
+            size, _, digest, path = rest.split()
+            entries[path] = {"size": int(size), "sha256": digest}
+        else:
+            about[kind] = rest
+    files = [path for path in slot.rglob("*") if path.is_file() and path.name != "manifest"]
+    assert entries == {
+        path.relative_to(slot).as_posix(): build.described(path.read_bytes()) for path in files
+    }
+    assert {"haaro_router.mpy", "haaro_device.mpy", "haaro/ota/updater.mpy"} <= set(entries)
+    assert (about["board"], about["mpy"].split()[1]) == (name, "xtensawin")
+    boot = (firmware[name] / "files" / "main.py").read_bytes()
+    assert boot == (system.firmware().parent / "boot.py").read_bytes()
+
+
+@BOTH
 def test_no_path_of_the_machine_is_in_the_image(source, firmware, name):
     image = (firmware[name] / "vfs.bin").read_bytes()
     for path in (source, firmware[name].parent, system.repository()):

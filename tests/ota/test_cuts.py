@@ -35,8 +35,7 @@ def steps_of(folder, work, data):
     return flash.count
 
 
-@pytest.mark.parametrize("torn", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("work", [life, failing])
+@pytest.mark.parametrize(("work", "torn"), [(life, 0.0), (life, 0.5), (life, 1.0), (failing, 0.5)])
 def test_a_power_cut_at_every_step_leaves_a_whole_program_to_start(tmp_path, work, torn):
     data = bundle(NEW)
     steps = steps_of(tmp_path / "count", work, data)
