@@ -133,7 +133,9 @@ def test_a_console_for_every_site_is_a_key_of_the_defaults(shop):
     for name in ("office-a", "office-b"):
         folder = shop.directory / "routers" / name
         _, options = router_config.load(str(folder / "router.json"))
-        assert options["console"] == {"port": "/dev/ttyS0", "speed": 0, "profile": "locked"}
+        assert options["console"] == {
+            "port": "/dev/ttyS0", "speed": 0, "profile": "locked", "improv": False
+        }  # fmt: skip
         passwords.add(json.loads((folder / "router.secrets.json").read_text())["console"]["hash"])
     assert len(passwords) == 2, "one box's password opens no other box"
 
