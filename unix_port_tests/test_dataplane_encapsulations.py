@@ -204,9 +204,10 @@ def test_without_quick_copying_each_packet_is_given_on_by_itself():
     fast = leaves.FAST
     try:
         for quick in (False, True):
-            leaves.FAST = quick
             for kind in KINDS:
+                leaves.FAST = fast
                 rig = OtherRig(kind)
+                leaves.FAST = quick
                 sizes = (64, 1480, 65, 300, 41, 1000)
                 packets = [inner("10.2.0.10", "10.1.0.10", octets) for octets in sizes]
                 for packet in packets:

@@ -3,8 +3,8 @@
     minimal: Protocol | S Reserved(7) | Checksum (2) | Original Destination | Source, only if S
     GRE:     C Reserved(12) Version(3) | Protocol Type (2) | Checksum (2), Reserved (2), only if C
 
-Packets go in and come out whole and copied: for the home agent, tools and tests. A router has leaves
-that work in place (dataplane/leaves_encapsulation.py) and does not import this.
+Packets go in and come out whole and copied: for the home agent, tools and tests. A router has
+leaves that work in place (dataplane/leaves_encapsulation.py) and does not import this.
 """
 
 import struct

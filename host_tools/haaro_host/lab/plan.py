@@ -166,8 +166,8 @@ def layout_with(
     Raises ValueError with what is allowed.
     """
     if encapsulation not in ENCAPSULATIONS:
-        allowed = ", ".join(ENCAPSULATIONS)
-        raise ValueError(f"encapsulation {encapsulation!r}: allowed are {allowed}")
+        known = ", ".join(ENCAPSULATIONS)
+        raise ValueError(f"encapsulation {encapsulation!r}: allowed are {known}")
     for name, allowed in ((dataplane, DATA_PLANES), (ha_dataplane, HA_DATA_PLANES)):
         if name not in allowed:
             raise ValueError(f"data plane {name!r}: allowed are {', '.join(allowed)}")
