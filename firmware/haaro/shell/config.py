@@ -87,7 +87,7 @@ def load(path: str, staged: bool = False) -> tuple:
 
 
 def _sections(path: str, top: dict) -> dict:
-    """Return what the file may leave away as a whole: {"console", "update", "lan": dict or None}."""
+    """Return what may be left away as a whole: {"console", "update", "lan": dict or None}."""
     found = {"console": top["console"], "update": top["update"], "lan": top["lan"]}
     for key, spec in (("console", _CONSOLE), ("update", _UPDATE)):
         if found[key] is not None:
