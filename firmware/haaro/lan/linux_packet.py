@@ -21,6 +21,10 @@ def prepare_pair(indexes: tuple, plain: bool) -> int:
         names = (ethtool.SUPERFRAMES_IN, ethtool.SUPERFRAMES_OUT)
     for index, off in zip(indexes, names):
         ethtool.features_off(index, off)
+        try:
+            ethtool.features_off(index, ethtool.NEWER)
+        except OSError:
+            pass
     return ahead
 
 

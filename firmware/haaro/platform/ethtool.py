@@ -32,8 +32,20 @@ OFFLOADS = (
     "tx-tcp6-segmentation",
     "tx-udp-segmentation",
     "tx-generic-segmentation",
+    # What hosts in containers leave to the link: other checksums, tunnels of their own.
+    "tx-checksum-sctp",
+    "tx-sctp-segmentation",
+    "tx-gre-segmentation",
+    "tx-gre-csum-segmentation",
+    "tx-ipxip4-segmentation",
+    "tx-ipxip6-segmentation",
+    "tx-udp_tnl-segmentation",
+    "tx-udp_tnl-csum-segmentation",
+    "tx-gso-list",
     "rx-gro",
 )
+# The same in kernels that know it (Linux 6.17): CWR is of each segment then, not of the first.
+NEWER = ("tx-tcp-accecn-segmentation",)
 
 
 # What a tunnel's packets leave to the link: cutting them, and the inner packet's checksum. A veth
@@ -46,7 +58,7 @@ TUNNEL_OFFLOADS = (
 
 
 # The same where superframes are taken: of TCP over IPv4, without CWR and with identifications that
-# grow (dataplane/superframes.py); checksums are ours then, too.
+# grow (dataplane/leaves_superframes.py); checksums are ours then, too.
 _LEFT_ON = ("tx-checksum-ip-generic", "tx-scatter-gather", "tx-tcp-segmentation")
 SUPERFRAMES_IN = tuple([name for name in OFFLOADS if name not in _LEFT_ON])
 # And for our end, that sends what we have joined.
