@@ -100,8 +100,8 @@ conformance-mutants: $(STAMP)  ## each rule of RFC 6521 switched off: its tests 
 wire-bench: $(STAMP)  ## parse and build rates, worst cases and heap of wire, write docs/wire.md
 	$(BIN)/python -m tests.wire_bench.run
 
-size: $(STAMP)  ## .mpy size of every file that the router imports
-	@$(BIN)/python -m tests.meta.mpy_size
+size: $(STAMP)  ## .mpy octets of each board and module, heap of imports and state, beside their limits
+	@$(BIN)/python -m tests.size.run
 
 conformance: $(STAMP)  ## write docs/conformance.md from the requirement ids in the tests
 	@$(BIN)/python -m tests.meta.conformance
