@@ -10,6 +10,7 @@ import pytest
 from haaro.platform import linux_bystanders
 from tests.shell.conftest import built
 from tests.shell.namespaces import Net, Node, config, needs_namespaces, nodes, run
+from tests.shell.test_dataplane import HEADER, SEND, udp
 
 PING = ["ping", "-c", "2", "-i", "0.2", "-W", "0.5", "10.2.0.10"]
 
@@ -159,3 +160,26 @@ def test_a_flow_that_passed_is_judged_anew_when_the_tables_change(kernel_net):
         send(1)
         one.until(lambda s: s["counters"]["out_forwarded"] == 11)
         assert two.until(lambda s: s["counters"]["in_forwarded"] == 8)["rx"][1] == 8
+
+
+@needs_namespaces
+def test_a_flow_is_remembered_with_both_of_its_outer_addresses_and_the_port(kernel_net):
+    """The inner addresses alone open nothing to whoever can guess them."""
+    net = kernel_net
+    net.ip("r1", "address", "add", "10.99.0.9/24", "dev", "wan")
+    net.ip("r2", "address", "add", "10.99.0.3/24", "dev", "wan")
+    packet = (HEADER + udp(100)).hex()
+    with nodes(net, ("r1", config(1))) as (one,):
+        for source, port, target in (
+            ("10.99.0.2", "434", "10.99.0.1"),
+            ("10.99.0.2", "434", "10.99.0.9"),
+            ("10.99.0.3", "434", "10.99.0.1"),
+            ("10.99.0.2", "4340", "10.99.0.1"),
+            ("10.99.0.2", "434", "10.99.0.1"),
+        ):
+            net.python("r2", SEND, source, port, target, packet, "1")
+        status = one.until(
+            lambda s: s["rx"][0] >= 2 and s["counters"]["in_unknown_tunnel_end"] >= 2
+        )
+        assert status["rx"][0] == 2
+        assert status["counters"]["in_forwarded"] == 2
