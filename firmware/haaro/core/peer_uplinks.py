@@ -123,7 +123,7 @@ class PeerUplinks:
             return False
         if tunnel is not None and (tunnel.up or tunnel.dormant):
             return False
-        record.tried.append(used.index)
+        record.tried = record.tried + [used.index]
         for link in in_order(now, ctx.uplinks.values()):
             if link.index in record.tried or link.drained or link.slowdown(now) > 1:
                 continue

@@ -44,6 +44,9 @@ class Record:
 
     # Of the class until they are set: an instance's table of 33 names is 300 octets of heap.
     mr_coa = b""
+    # Replaced, never changed in place.
+    nat_states: dict[tuple[bytes, bytes], bool] = {}  # by (MR-CoA, CR-CoA)
+    tried: list[int] = []  # uplinks by which no direct path came up
     home_nonce_index = 0
     home_keygen_token = b""
     home_token_at = 0
@@ -64,7 +67,6 @@ class Record:
     def __init__(self, cr_hoa: bytes, hint: int) -> None:
         self.cr_hoa = cr_hoa
         self.cr_coas: list[bytes] = []
-        self.nat_states: dict[tuple[bytes, bytes], bool] = {}  # by (MR-CoA, CR-CoA)
         self.working: dict[bytes, bytes] = {}  # MR-CoA: the other end that answered last (6.1)
         self.rr_states: dict[bytes, str] = {}
         self.krms: list[bytes] = []  # static ones only: the current and the next
@@ -73,7 +75,6 @@ class Record:
         self.care_of_token_at: dict[bytes, int] = {}
         self.prefixes: list[Prefix] = []
         self.hint = hint
-        self.tried: list[int] = []  # uplinks by which no direct path came up
 
     def rr_state(self, mr_coa: bytes) -> str:
         """Return RRSTATE for one of our care-of addresses; a static KRm keeps it ACTIVE."""
