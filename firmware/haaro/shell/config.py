@@ -99,11 +99,6 @@ def _sections(path: str, top: dict) -> dict:
     return found
 
 
-def _part(path, top, key, table):
-    """Return the table at `key`, checked, or None if it is not there."""
-    return None if top[key] is None else take(path, key + ".", top[key], table)
-
-
 def _staged(path: str) -> str:
     try:
         os.stat(path + ".new")
