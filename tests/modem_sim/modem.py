@@ -12,7 +12,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tests.modem_sim.mux import Responder
+
 GUARD_MS = 1000
+_RAW, _COMMANDS_BY, _CALL = 0, 1, 2  # the line itself, and the channels on it
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Behaviour:
     noise: bytes = b""  # before each answer
     chatter: str = ""  # said unasked in the middle of each answer
     truncates: int = 0  # so many answers lose their second half
+    mux: str = ""  # yes; dead: says OK to AT+CMUX and then nothing; refuses: channel 2
     deviation: str = ""  # "swapped": n and stat of the registration are exchanged
 
 
@@ -59,8 +63,11 @@ class Modem:
     answered_ms: int = 0  # what it took for all its answers
 
     def __post_init__(self) -> None:
-        self._output: list[tuple[int, bytes]] = []
-        self._line = bytearray()
+        self._output: list[tuple[int, bytes, int]] = []  # when, what, by which channel
+        self._lines = {_RAW: bytearray(), _COMMANDS_BY: bytearray(), _CALL: bytearray()}
+        self._mux: Responder | None = None
+        self._asked_by = _RAW
+        self._now = 0
         self._alive_at: int | None = 0
         self._known = False
         self._unlocked = self.behaviour.sim == "ready"
@@ -87,7 +94,9 @@ class Modem:
         self._alive_at = now + self.behaviour.boot_ms
         self._known = False
         self._output.clear()
-        self._line.clear()
+        self._mux = None
+        for line in self._lines.values():
+            line.clear()
         self.data_mode = self.stuck = False
         self.deaf = ""
         self._unlocked = self.behaviour.sim == "ready"
@@ -103,7 +112,7 @@ class Modem:
         self._search_from = now
         if lost and self.data_mode:
             self.data_mode = False
-            self._say(now, "NO CARRIER")
+            self._say(now, "NO CARRIER", _CALL)
 
     def hang(self, cure: str) -> None:
         """Be deaf until `cure`: "escape", "power_key" or "reset"."""
@@ -131,6 +140,7 @@ class Modem:
             self._alive_at = None
             self._output.clear()
             self.data_mode = False
+            self._mux = None
 
     # --- the line
 
@@ -142,10 +152,15 @@ class Modem:
             self._known = True
             self._say(now, "RDY")
         self._report(now)
-        due = [data for when, data in self._output if when <= now]
+        due = [each for each in self._output if each[0] <= now]
         self._output = [each for each in self._output if each[0] > now]
         self._escape(now)
-        return b"" if self.deaf else b"".join(due)
+        if self.deaf:
+            return b""
+        mux = self._mux
+        return b"".join(
+            mux.wrap(channel, data) if mux and channel != _RAW else data for _, data, channel in due
+        )
 
     def next_event(self, now: int) -> int | None:
         """When `poll` has something to say, as far as is known."""
@@ -163,23 +178,50 @@ class Modem:
         if self.data_mode and not self.stuck:
             # Never ahead of CONNECT.
             when = max([now, *(each[0] for each in self._output)])
-            self._output.append((when, octets))
+            self._output.append((when, octets, _CALL))
 
     def call_ended(self, now: int) -> None:
         """The network has ended the call."""
         if self.data_mode and not self.stuck:
             self.data_mode = False
-            self._say(now, "NO CARRIER")
+            self._say(now, "NO CARRIER", _CALL)
 
     def receive(self, now: int, octets: bytes) -> None:
         """What the host has written."""
         if self._alive_at is None or now < self._alive_at or self.deaf:
             return
+        self._now = now
+        if self._mux is None:
+            self._take(_RAW, octets)
+        else:
+            mux = self._mux
+            if self.behaviour.mux != "dead":
+                mux.receive(octets)
+            elif b"\xf9\x03\xef\x05\xc3\x01\xf2\xf9" in octets:
+                mux.over = True
+            if mux.out:
+                self._output.append((now, mux.out, _RAW))
+                mux.out = b""
+            if mux.over:
+                # What it says of that is the last frame.
+                self._mux = None
+                self.data_mode = self.stuck = False
+
+    def _take(self, channel: int, octets: bytes) -> None:
         for octet in octets:
-            if self.data_mode:
-                self._data(now, octet)
+            if self.data_mode and channel != _COMMANDS_BY:
+                self._data(self._now, octet)
             else:
-                self._character(now, octet)
+                self._character(self._now, octet, channel)
+
+    def _start_mux(self, now: int, found: re.Match[str]) -> None:
+        if not self.behaviour.mux or self._mux:
+            self._answer(now, "ERROR")
+            return
+        self._answer(now, "OK")
+        self._mux = Responder(self._take)
+        if self.behaviour.mux == "refuses":
+            self._mux.refuses.add(_CALL)
 
     def _data(self, now: int, octet: int) -> None:
         """S2 and S12 of V.250: "+++" with a second of silence on both sides."""
@@ -198,24 +240,26 @@ class Modem:
         if self.data_mode and self._plus == 3 and now - self._plus_at >= GUARD_MS:
             self._plus = 0
             self.data_mode = self.stuck = False
-            self._say(now, "OK")
+            self._say(now, "OK", _CALL)
 
-    def _character(self, now: int, octet: int) -> None:
+    def _character(self, now: int, octet: int, channel: int) -> None:
         self._last_octet = now
         if self._echo:
-            self._output.append((now, bytes((octet,))))
+            self._output.append((now, bytes((octet,)), channel))
         if octet == 13:
-            line, self._line = self._line.decode("ascii", "replace"), bytearray()
+            line = self._lines[channel].decode("ascii", "replace")
+            self._lines[channel].clear()
             at = line.upper().rfind("AT")
             if at >= 0:
+                self._asked_by = channel
                 self._command(now, line[at:].strip())
         elif octet >= 32:
-            self._line.append(octet)
+            self._lines[channel].append(octet)
 
     # --- what it says
 
-    def _say(self, now: int, text: str) -> None:
-        self._output.append((now, f"\r\n{text}\r\n".encode()))
+    def _say(self, now: int, text: str, channel: int = _COMMANDS_BY) -> None:
+        self._output.append((now, f"\r\n{text}\r\n".encode(), channel if self._mux else _RAW))
 
     def _answer(self, now: int, final: str, *lines: str) -> None:
         """One answer, with everything that is wrong with this modem."""
@@ -230,7 +274,7 @@ class Modem:
         if final:
             whole += f"\r\n{final}\r\n".encode()
         self.answered_ms += how.latency_ms
-        self._output.append((now + how.latency_ms, whole))
+        self._output.append((now + how.latency_ms, whole, self._asked_by))
 
     def _stat(self, now: int) -> int:
         there = now >= self._search_from + self.behaviour.register_ms
@@ -350,6 +394,7 @@ _COMMANDS: list[tuple[str, Callable[[Modem, int, re.Match[str]], None]]] = [
     (r"AT", Modem._ok),
     (r"ATE([01])", Modem._set_echo),
     (r"AT\+CMEE=[012]", Modem._ok),
+    (r"AT\+CMUX=0(?:,0,5,127)?", Modem._start_mux),
     (r"AT\+CPIN\?", Modem._ask_pin),
     (r'AT\+CPINR="SIM PIN"', Modem._count_pin),
     (r'AT\+CPIN="(\d+)"', Modem._enter_pin),

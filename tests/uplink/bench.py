@@ -20,6 +20,7 @@ SETTINGS = {
     "pin": "",
     "profile": "generic",
     "roaming": False,
+    "mux": True,
 }
 _PEER_WAIT_S = 0.1
 _TURNS = 200000

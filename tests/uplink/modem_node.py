@@ -71,12 +71,14 @@ def main():
     """Run one modem."""
     port, directory, cap, within = sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
     wanted = sys.argv[6:]
+    profile = wanted.pop(0)
     linux_modem.PointToPoint = Link
     modem_profiles.GENERIC["boot_ms"] = 1000
     modem_profiles.GENERIC["rest_ms"] = 200
     uplink = {
         "name": "lte", "port": port, "baud": 115200, "apn": "internet", "user": "",
-        "profile": "generic", "roaming": False, "data_cap_mb": cap, "interface": "modem0",
+        "profile": profile, "roaming": False, "mux": True, "data_cap_mb": cap,
+        "interface": "modem0",
         "power_key": directory + "/power_key", "reset": directory + "/reset",
     }  # fmt: skip
     own = {"password": "", "pin": ""}

@@ -41,8 +41,9 @@ def test_defaults_of_a_cellular_uplink(load):
     assert options["uplinks"] == [
         {
             **UPLINK, "interface": "modem0", "baud": 115200, "apn": "", "user": "",
-            "profile": "generic", "roaming": False, "data_cap_mb": 0, "power_key": None,
-            "reset": None, "priority": None, "cost": 0, "metered": False, "budget_kb_hour": 200,
+            "profile": "generic", "roaming": False, "mux": True, "data_cap_mb": 0,
+            "power_key": None, "reset": None, "priority": None, "cost": 0, "metered": False,
+            "budget_kb_hour": 200,
         }
     ]  # fmt: skip
 

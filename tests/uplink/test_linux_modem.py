@@ -44,10 +44,10 @@ def start(tmp_path):
         process.stdout.close()
 
 
-def node(directory, *states, cap_mb=0):
+def node(directory, *states, cap_mb=0, profile="generic"):
     return subprocess.Popen(
         [micropython(), str(NODE), str(FIRMWARE), str(directory / "port"), str(directory),
-         str(cap_mb), str(_WITHIN_MS), *states],
+         str(cap_mb), str(_WITHIN_MS), profile, *states],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -88,3 +88,14 @@ def test_at_the_data_cap_the_call_ends(start, tmp_path):
     assert "the data cap of 1 MB is used up" in said
     assert "up: " not in said
     assert os.path.exists(tmp_path / "lte.octets")
+
+
+def test_a_multiplexed_line_comes_up_in_micropython(start, tmp_path):
+    sim = start(mux="yes")
+    said = ended(node(tmp_path, "up", profile="sim7600"))
+    assert "up: " in said
+    sim.terminate()
+    events = [json.loads(line)["event"] for line in sim.stdout]
+    assert "AT+CMUX=0,0,5,127" in events
+    assert events.index("AT+CMUX=0,0,5,127") < events.index("AT+CPIN?")
+    assert sum(event == "AT" for event in events) == 1

@@ -136,6 +136,7 @@ _CELLULAR.update(
         "user": (quotable, ""),
         "profile": (choice("generic", "sim7600", "ec25", "bg96", "bg770", "sara-r4"), "generic"),
         "roaming": (_BOOL, False),
+        "mux": (_BOOL, True),
         # Of a month, both ways; 0: none.
         "data_cap_mb": (number(0, 1000000), 0),
         "power_key": (text_of(255), None),

@@ -27,6 +27,7 @@ _SEARCH_MS = const(2000)
 _ROAMING_MS = const(30000)
 # Without a network for so long, the radio is switched off and on.
 _REGISTER_MS = const(180000)
+_LISTEN_MS = const(60000)
 _LEAST_TRIES = const(2)  # a PIN is not tried unless another try is left after it
 _HOME = const(1)
 _DENIED = const(3)
@@ -37,9 +38,9 @@ _STALE = ("the peer does not answer", "no PPP peer", "the line echoes")
 class Cellular(Modem):
     """One modem.
 
-    settings: {"apn", "user", "password", "pin", "profile", "roaming"}. doors: which of "power_key"
-    and "reset" are wired. memory: `failed`, `set()` -> bool and `clear()` of the mark that the PIN
-    was tried and not accepted; it outlives a restart. random(n) -> n octets.
+    settings: {"apn", "user", "password", "pin", "profile", "roaming", "mux"}. doors: which of
+    "power_key" and "reset" are wired. memory: `failed`, `set()` -> bool and `clear()` of the mark
+    that the PIN was tried and not accepted; it outlives a restart. random(n) -> n octets.
     """
 
     def __init__(self, settings: dict, doors: tuple, memory, random) -> None:
@@ -142,13 +143,7 @@ class Cellular(Modem):
         self._ask(now, command, self._registration_says, _COMMAND_MS, prefix)
 
     def _registration_says(self, now, final, lines):
-        for line in lines:
-            # n,stat,... is the answer; stat alone was said unasked, and is as good.
-            fields = line.split(",")
-            stat = _number(fields[1:2] or fields)
-            if stat is not None and self._stat not in (_HOME, _ROAMING):
-                self._stat = stat
-        self._query += 1
+        self._registered(lines)
         if self._stat in (_HOME, _ROAMING):
             self.roaming = self._stat == _ROAMING
             self._ask(now, "AT+COPS?", self._operator_says, _COMMAND_MS, "+COPS:")
@@ -164,6 +159,15 @@ class Cellular(Modem):
                 self._say(now, base.FAILED, "the network refuses this SIM")
             self._later(now, 0 if self._hurry else _SEARCH_MS, self._look)
 
+    def _registered(self, lines):
+        for line in lines:
+            # n,stat,... is the answer; stat alone was said unasked, and is as good.
+            fields = line.split(",")
+            stat = _number(fields[1:2] or fields)
+            if stat is not None and self._stat not in (_HOME, _ROAMING):
+                self._stat = stat
+        self._query += 1
+
     def _radio_off(self, now, final, lines):
         self._ask(now, "AT+CFUN=1", self._radio_on, _RADIO_MS)
 
@@ -171,16 +175,22 @@ class Cellular(Modem):
         self._sim(now)
 
     def _operator_says(self, now, final, lines):
+        self._operator_is(lines)
+        self._ask(now, "AT+CSQ", self._signal_says, _COMMAND_MS, "+CSQ:")
+
+    def _operator_is(self, lines):
         for line in lines:
             name = line.split('"')
             self.operator = name[1] if len(name) > 2 else ""
-        self._ask(now, "AT+CSQ", self._signal_says, _COMMAND_MS, "+CSQ:")
 
-    def _signal_says(self, now, final, lines):
+    def _signal_is(self, lines):
         for line in lines:
             level = _number(line.split(","))
             # 27.007 8.5: 0 to 31 in steps of 2 dB from -113 dBm, 99 unknown.
             self.signal_dbm = None if level is None or level > 31 else 2 * level - 113
+
+    def _signal_says(self, now, final, lines):
+        self._signal_is(lines)
         if self.roaming and not self._settings["roaming"]:
             self._say(now, base.FAILED, "roaming (%s) is not allowed" % self.operator)
             self._later(now, _ROAMING_MS, self._look)
@@ -202,14 +212,14 @@ class Cellular(Modem):
             self._ask(now, self._todo.pop(0), self._define)
         else:
             self._say(now, base.CONNECTING, "dialling")
-            self._ask(now, self.profile["dial"], self._dialled, _DIAL_MS, "", False)
+            self._call(now, self.profile["dial"], self._dialled, _DIAL_MS)
 
     def _dialled(self, now, final, lines):
         if not final.startswith("CONNECT"):
             self._again(now, "the network refuses the call (%s)" % final)
             return
         self.stage = "ppp"
-        rest = self._at.take_rest()
+        rest = (self._dial or self._at).take_rest()
         self.ppp.start(now)
         self._later(now, _PPP_MS, self._too_long)
         self.ppp.receive(now, rest)
@@ -234,6 +244,43 @@ class Cellular(Modem):
         elif self.ppp.state == "up" and self.stage == "ppp":
             self.stage = "up"
             self._came_up(now)
+            if self.mux:
+                self._later(now, _LISTEN_MS, self._listen)
+
+    # --- the radio while the call is up; only where the line is multiplexed
+
+    def _listen(self, now):
+        self._later(now, _LISTEN_MS, self._listen)
+        if not self._at.busy:
+            self.signal_dbm = None
+            self._query = 0
+            self._stat = 0
+            self._ask_again(now)
+
+    def _ask_again(self, now):
+        command, prefix = self.profile["queries"][self._query]
+        self._ask(now, command, self._heard, _COMMAND_MS, prefix, False)
+
+    def _heard(self, now, final, lines):
+        if self.stage != "up":
+            return
+        self._registered(lines)
+        if self._stat in (_HOME, _ROAMING):
+            self.roaming = self._stat == _ROAMING
+            if self.roaming and not self._settings["roaming"]:
+                self.ppp.fail("roaming is not allowed")
+                return
+        elif self._query < len(self.profile["queries"]):
+            self._ask_again(now)
+            return
+        self._ask(now, "AT+COPS?", self._heard_operator, _COMMAND_MS, "+COPS:", False)
+
+    def _heard_operator(self, now, final, lines):
+        self._operator_is(lines)
+        self._ask(now, "AT+CSQ", self._heard_signal, _COMMAND_MS, "+CSQ:", False)
+
+    def _heard_signal(self, now, final, lines):
+        self._signal_is(lines)
 
 
 def _number(words):

@@ -41,7 +41,7 @@ class LinuxModem:
         for door in ("power_key", "reset"):
             if uplink[door]:
                 self._doors[door] = uplink[door]
-        settings = {key: uplink[key] for key in ("apn", "user", "profile", "roaming")}
+        settings = {key: uplink[key] for key in ("apn", "user", "profile", "roaming", "mux")}
         settings.update(secrets)
         self._modem = Cellular(settings, tuple(self._doors), PinMark(path + ".pin"), os.urandom)
         self._modem.ppp.deliver = self._deliver

@@ -1,8 +1,9 @@
 """A modem on a serial line, sans-IO: commands, the data call, and back from every hang.
 
 Owns the line's mode and the ladder of recovery: escape to command mode, then the power key, then
-the reset line; each rung is given its time to bring an answer, then comes the next. What a modem is
-asked is cellular.py's, which this is the base of. Contract: uplink/base.py.
+the reset line; each rung is given its time to bring an answer, then comes the next. Where the
+profile has it the line is multiplexed (cmux.py): commands go on while the call is up. What a modem
+is asked is cellular.py's, which this is the base of. Contract: uplink/base.py.
 """
 
 from haaro.compat import const
@@ -24,6 +25,9 @@ _AGAIN_MOST_MS = const(300000)
 _LASTED_MS = const(60000)
 _REST_MS = const(30000)  # after the whole ladder was in vain
 _SETTLE_MS = const(100)
+# Channels of cmux.py, which is not imported for a line without.
+_MUX_AT = const(1)
+_MUX_DATA = const(2)
 
 
 class Modem:
@@ -38,6 +42,10 @@ class Modem:
         self._doors = doors
         self.profile = profile(settings["profile"])
         self._at = At()
+        # While the line is multiplexed: it, and what the call is dialled with.
+        self.mux = None
+        self._dial = None
+        self._mux_failed = not settings["mux"] or not self.profile["mux"]
         user, password = settings["user"].encode(), settings["password"].encode()
         self.ppp = Ppp(user, password, random)
         self._settled = base.Settled({base.UP: _SETTLE_MS})
@@ -91,7 +99,7 @@ class Modem:
 
     def stop(self, now: int, reason: str = "") -> None:
         """End the call; FAILED with a reason, DOWN without one, until `start`."""
-        calling = self.ppp.state not in ("dead", "closing") and self.data_mode
+        calling = self.ppp.state not in ("dead", "closing") and self.data_mode and not self.mux
         self._quit()
         self.stage = "off"
         if calling:
@@ -101,11 +109,23 @@ class Modem:
 
     def receive(self, now: int, octets: bytes) -> None:
         """Take what came by the line."""
-        if self.data_mode:
+        if self.mux:
+            self.mux.receive(now, octets)
+        elif self.data_mode:
             self.ppp.receive(now, octets)
         elif not self._script and self.stage != "off":
             self._at.receive(now, octets)
         self._turn(now)
+
+    def _channel(self, now, channel, octets):
+        """Take what came by a channel of the multiplexer."""
+        if channel == _MUX_AT:
+            self._at.receive(now, octets)
+        elif channel == _MUX_DATA:
+            if self.data_mode:
+                self.ppp.receive(now, octets)
+            else:
+                self._dial.receive(now, octets)
 
     def send_packet(self, packet: bytes) -> None:
         """Send one IPv4 packet; dropped unless the call is up."""
@@ -127,13 +147,35 @@ class Modem:
     def poll_transmit(self) -> bytes:
         """Return what must be written to the line next, at most 512 octets, b"" if nothing."""
         raw, self._raw = self._raw, b""
-        return raw or (self.ppp.poll_transmit() if self.data_mode else self._at.poll_transmit())
+        if raw or self.mux:
+            return raw or self._multiplexed()
+        return self.ppp.poll_transmit() if self.data_mode else self._at.poll_transmit()
+
+    def _multiplexed(self):
+        mux = self.mux
+        out = mux.poll_transmit() or self._at_frames(_MUX_AT, self._at.poll_transmit())
+        if out or not mux.may_send(_MUX_DATA):
+            return out
+        if self.data_mode:
+            return self._at_frames(_MUX_DATA, self.ppp.poll_transmit(mux.FRAME))
+        return self._at_frames(_MUX_DATA, self._dial.poll_transmit())
+
+    def _at_frames(self, channel, octets):
+        """Return `octets` as frames of a channel."""
+        out = b""
+        while octets:
+            out += self.mux.wrap(channel, octets[: self.mux.FRAME])
+            octets = octets[self.mux.FRAME :]
+        return out
 
     def next_deadline(self) -> int | None:
         """Return when `handle_timer` must be called."""
         first = None
         ppp = self.ppp.next_deadline() if self.data_mode else None
-        for deadline in (self._timer, self._at.deadline, ppp, self._settled.deadline):
+        deadlines = [self._timer, self._at.deadline, ppp, self._settled.deadline]
+        if self.mux:
+            deadlines += [self.mux.deadline, self._dial.deadline]
+        for deadline in deadlines:
             if deadline is not None and (first is None or deadline < first):
                 first = deadline
         return first
@@ -146,6 +188,9 @@ class Modem:
         if self.data_mode:
             self.ppp.handle_timer(now)
         self._at.handle_timer(now)
+        if self.mux:
+            self.mux.handle_timer(now)
+            self._dial.handle_timer(now)
         self._turn(now)
 
     # --- inside
@@ -157,7 +202,7 @@ class Modem:
 
     def _turn(self, now):
         """Hand on what the line and the call have said."""
-        event = self._at.next_event()
+        event = self._next_event()
         while event is not None:
             if event[0] == "done":
                 self._done(now, event[1], event[2])
@@ -166,16 +211,22 @@ class Modem:
                     self._later(now, 0, self._play)  # it has hung up
             else:
                 self._unasked(now, event[1])
-            event = self._at.next_event()
+            event = self._next_event()
+        if self.mux and self.mux.state != "opening":
+            self._mux_is(now, self.mux.state)
         if self.data_mode:
             self._watch(now)
         self._settled.read(now, self._reading)
+
+    def _next_event(self):
+        return self._at.next_event() or (self._dial and self._dial.next_event())
 
     def _quit(self):
         self._at.reset()
         self._timer = self._next = None
         self._script = []
-        self._raw = b""
+        self._raw = self.mux.CLOSE_DOWN if self.mux else b""
+        self.mux = self._dial = None
         for door in self._doors:
             self._actions.append((door, 0))
 
@@ -188,12 +239,19 @@ class Modem:
         self._repeat = (text, then, timeout_ms, prefix, False) if repeat else None
         self._at.command(now, text, timeout_ms, prefix)
 
+    def _call(self, now, text, then, timeout_ms):
+        """Dial: where the line is multiplexed, by the channel that the call will use."""
+        self._then = then
+        self._repeat = None
+        (self._dial or self._at).command(now, text, timeout_ms)
+
     def _done(self, now, final, lines):
         if final == "TIMEOUT" and self.stage != "probe":
             if self._repeat:
                 self._ask(now, *self._repeat)
                 return
-            if self.stage != "pin":
+            # A call that is up shows by itself whether the modem lives.
+            if self.stage not in ("pin", "up"):
                 self._recover(now, "the modem hangs: no answer in stage " + self.stage)
                 return
         self._then(now, final, lines)
@@ -220,7 +278,29 @@ class Modem:
     def _set_up(self, now, final, lines):
         if self._todo:
             self._ask(now, self._todo.pop(0), self._set_up)
+        elif self.mux or self._mux_failed:
+            self._ready(now)
         else:
+            self.stage = "mux"
+            self._ask(now, self.profile["mux"], self._mux_says, _COMMAND_MS, "", False)
+
+    def _mux_says(self, now, final, lines):
+        if final != "OK":
+            self._mux_failed = True
+            self._ready(now)
+            return
+        from haaro.uplink.cmux import Cmux
+
+        self.mux = Cmux(now, self._channel)
+        self._dial = At()
+
+    def _mux_is(self, now, state):
+        """The multiplexer is open or closed."""
+        if state == "closed":
+            # What does not open once is not tried again.
+            self._mux_failed = self._mux_failed or self.stage == "mux"
+            self._recover(now, self.mux.reason)
+        elif self.stage == "mux":
             self._ready(now)
 
     def _recover(self, now, why):
@@ -251,9 +331,10 @@ class Modem:
         if rung == "escape":
             if self._answered:
                 window_ms = _HANG_UP_MS
-            # An octet of the line that was cut must not be taken for part of the escape.
-            script = [("", "", _GUARD_MS), ("write", "+++", _GUARD_MS)]
-            script += [("write", "ATH\r", _HANG_UP_MS)]
+            # An octet of the line that was cut must not be taken for part of the escape. What an
+            # earlier run has multiplexed ends first.
+            script = [("write", self._close_down(), _GUARD_MS), ("write", b"+++", _GUARD_MS)]
+            script += [("write", b"ATH\r", _HANG_UP_MS)]
         elif rung == "reset":
             script = [("reset", 1, times["reset_ms"]), ("reset", 0, 0)]
         else:
@@ -265,13 +346,20 @@ class Modem:
         self._script = script
         self._play(now)
 
+    def _close_down(self):
+        if not self._settings["mux"] or not self.profile["mux"]:
+            return b""
+        from haaro.uplink.cmux import Cmux
+
+        return Cmux.CLOSE_DOWN
+
     def _play(self, now):
         if not self._script:
             self._probe(now, self._window_ms)
             return
         kind, value, ms = self._script.pop(0)
         if kind == "write":
-            self._raw += value.encode()
+            self._raw += value
         elif kind:
             self._actions.append((kind, value))
         if ms or not self._script:

@@ -8,6 +8,7 @@ was tried on a real modem. A profile is GENERIC with changes; keys:
   queries    (command, prefix) of the registration, in the order in which they are asked
   auth       command that tells user and password, "" where PPP alone carries them
   dial       starts the data call
+  mux        multiplexes the line (27.010, basic option, frames of 127 octets), "" if it cannot
   off_ms     how long the power key is held to switch off; on_ms: to switch on
   reset_ms   how long the reset line is held
   rest_ms    between off and on
@@ -16,11 +17,14 @@ was tried on a real modem. A profile is GENERIC with changes; keys:
 
 _4G = (("AT+CEREG?", "+CEREG:"), ("AT+CGREG?", "+CGREG:"), ("AT+CREG?", "+CREG:"))
 
+_MUX = "AT+CMUX=0,0,5,127"
+
 GENERIC = {
     "setup": ("AT+CREG=1", "AT+CGREG=1", "AT+CEREG=1"),
     "queries": _4G,
     "auth": "",
     "dial": "ATD*99***1#",
+    "mux": "",
     "off_ms": 1500,
     "on_ms": 1000,
     "reset_ms": 500,
@@ -30,6 +34,7 @@ GENERIC = {
 
 _CHANGES = {
     "sim7600": {
+        "mux": _MUX,
         "auth": 'AT+CGAUTH=1,3,"{password}","{user}"',
         "off_ms": 2600,
         "on_ms": 500,
@@ -37,6 +42,7 @@ _CHANGES = {
         "rest_ms": 28000,
     },
     "ec25": {
+        "mux": _MUX,
         "auth": 'AT+QICSGP=1,1,"{apn}","{user}","{password}",3',
         "off_ms": 700,
         "on_ms": 600,
@@ -45,6 +51,7 @@ _CHANGES = {
     },
     # LTE-M and NB-IoT: registration is EPS only, and slow.
     "bg96": {
+        "mux": _MUX,
         "setup": ("AT+CEREG=1",),
         "queries": _4G[:1],
         "auth": 'AT+QICSGP=1,1,"{apn}","{user}","{password}",3',
@@ -53,6 +60,7 @@ _CHANGES = {
         "reset_ms": 300,
     },
     "sara-r4": {
+        "mux": _MUX,
         "setup": ("AT+CEREG=1",),
         "queries": _4G[:1],
         "auth": 'AT+UAUTHREQ=1,2,"{user}","{password}"',
