@@ -123,7 +123,7 @@ bench: setup bpf  ## the data planes beside plain forwarding and other daemons (
 	$(BIN)/python -m bench.run --out $(BUILD) $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MINUTES),--minutes $(MINUTES))
 
 # BOARD= is a folder of boards/ with a board.json.
-firmware: $(STAMP)  ## build/firmware/BOARD: .mpy files, littlefs image, partition table, manifest
+firmware: $(STAMP)  ## build/firmware/BOARD: program, filesystem image, manifest; BOARD=OPENWRT: packages
 	@$(BIN)/python -m haaro_host.flash.build "$(BOARD)"
 
 image: firmware  ## build/firmware/BOARD/BOARD.bin: the same with your MicroPython (MICROPYTHON_BIN=firmware.bin)

@@ -117,7 +117,8 @@ def _plain(value: object) -> str:
 
 
 def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"')
+    value = value.replace("\\", "\\\\").replace('"', '\\"')
+    return "".join([letter if letter >= " " else "\\u%04x" % ord(letter) for letter in value])
 
 
 def _quoted(value: str) -> str:
