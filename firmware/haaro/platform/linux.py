@@ -8,7 +8,7 @@ from haaro.compat import const
 from haaro.lan.linux_packet import LinuxPacketPort, prepare_pair
 from haaro.platform import linux_sockets
 from haaro.platform.linux_routing import LinuxRouting
-from haaro.platform.planes import make_plane
+from haaro.platform.planes import make_plane, pair_names
 from haaro.shell.signalling import Signalling
 from haaro.uplink.linux_netdev import LinuxNetdev
 from haaro.wire.ipv4 import text
@@ -200,8 +200,7 @@ class LinuxMachine:
     def _attach(self):
         settings = self._settings
         routing = self._routing
-        kernel_end = self._interface
-        our_end = kernel_end[:-1] + "1" if kernel_end[-1] == "0" else kernel_end + "p"
+        kernel_end, our_end = pair_names(self._interface)
         macs = (b"\x02\x68" + settings.home_address, b"\x02\x69" + settings.home_address)
         indexes = None
         kept: list = []
