@@ -26,7 +26,7 @@ from haaro_host.lab.system import LabError
 RUN = Path("/run/haaro-lab")
 ROUTERS = tuple(office.node for office in plan.OFFICES)
 HEAP = "448k"
-# Its modules are 30 KB, and a change of routes needs room for a moment: with that of the other plane
+# Its modules are 30 KB, and a change of routes needs room for a moment: with the other plane's heap
 # there is room for 32 peers with two prefixes each, with this for 64 with three.
 KERNEL_PLANE_HEAP = "576k"
 # A modem's modules and buffers are 57 KB.
