@@ -15,7 +15,7 @@ from tests.esp_loader.micropython_binary import binary
 from tests.fleet.conftest import Shop, quick, shop  # noqa: F401 (fixtures)
 from tests.fleet.test_export import MICROPYTHON
 
-S3, PLAIN = "ESP32_S3_W5500", "ESP32_W5500"
+S3, PLAIN, PICO = "ESP32_S3_W5500", "ESP32_W5500", "W5500_EVB_PICO2"
 MOUNT = Path(__file__).with_name("mount.py")
 
 
@@ -23,9 +23,9 @@ MOUNT = Path(__file__).with_name("mount.py")
 def firmware(source, tmp_path_factory):
     """{board: folder of its build}."""
     base = tmp_path_factory.mktemp("firmware")
-    for name in (S3, PLAIN):
+    for name in (S3, PLAIN, PICO):
         build.build(boards.load(name), base / name)
-    return {name: base / name for name in (S3, PLAIN)}
+    return {name: base / name for name in (S3, PLAIN, PICO)}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,16 +67,16 @@ def chip(tmp_path):
     made.close()
 
 
-def mount_command(image: Path, offset: int, octets: int, word: str):
+def mount_command(image: Path, offset: int, octets: int, word: str, progsize: int = 32):
     """How mount.py is run on a filesystem in a file."""
     # No box imports everything at once.
     heap = "heapsize=1m" if word == "import" else "heapsize=384k"
-    return [MICROPYTHON, "-X", heap, MOUNT, image, str(offset), str(octets), word]
+    return [MICROPYTHON, "-X", heap, MOUNT, image, str(offset), str(octets), word, str(progsize)]
 
 
-def micropython(image: Path, offset: int, octets: int, word: str):
+def micropython(image: Path, offset: int, octets: int, word: str, progsize: int = 32):
     """Run mount.py on a filesystem in a file; (exit status, lines)."""
-    command = mount_command(image, offset, octets, word)
+    command = mount_command(image, offset, octets, word, progsize)
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     return done.returncode, (done.stdout + done.stderr).splitlines()
 

@@ -1,11 +1,12 @@
 """Run by MicroPython's unix port: mounts a filesystem in a file, and starts what is on it.
 
-    micropython mount.py FILE OFFSET OCTETS WORD
+    micropython mount.py FILE OFFSET OCTETS WORD [PROGSIZE]
 
-WORD: `list` prints every file with its size; `import` imports every module
-of slot A and names those for another processor; `boot`
-does what a board does, main.py with the filesystem as current directory; `write` leaves a file
-there; `format` formats it. The block device has the interface of esp32.Partition.
+PROGSIZE is 256 where rp2's _boot.py mounts. WORD: `list` prints every file with its size; `import`
+imports every module of slot A and names those for another processor; `boot` does what a board does,
+main.py with the filesystem as current directory; `write` leaves a file there; `format` formats it.
+The block device has the interface of esp32.Partition and rp2.Flash.
+BOARD_PATH names where modules are that a board's firmware has.
 """
 
 import gc
@@ -71,14 +72,19 @@ def modules(folder, package, names):
             names.append(package + "." + name[:-4])
 
 
-def main(path, offset, octets, word):
+def main(path, offset, octets, word, progsize="32"):
+    device = Partition(path, int(offset), int(octets))
     if word == "format":
-        vfs.VfsLfs2.mkfs(Partition(path, int(offset), int(octets)))
+        vfs.VfsLfs2.mkfs(device, progsize=int(progsize))
         return
+    if progsize != "32":
+        device = vfs.VfsLfs2(device, progsize=int(progsize))
     # As esp32's _boot.py: the kind of filesystem is found out, readsize and so on are the defaults.
-    vfs.mount(Partition(path, int(offset), int(octets)), "/flash")
+    vfs.mount(device, "/flash")
     os.chdir("/flash")
     sys.path[:] = ["", ".frozen", "/flash/lib"]
+    if os.getenv("BOARD_PATH"):
+        sys.path.extend(os.getenv("BOARD_PATH").split(":"))
     if word == "list":
         walk("/flash")
     elif word == "import":

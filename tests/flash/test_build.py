@@ -149,13 +149,14 @@ def test_micropython_goes_on_writing_to_the_filesystem(firmware, tmp_path):
     assert "written.txt 14" in micropython(image, 0, place.size, "list")[1]
 
 
-def test_an_empty_filesystem_is_what_micropython_formats_itself(tmp_path):
+@pytest.mark.parametrize("unit", [32, 256], ids=["esp32", "rp2"])
+def test_an_empty_filesystem_is_what_micropython_formats_itself(tmp_path, unit):
     """The superblock holds the parameters; MicroPython's mkfs writes the same octets."""
     octets = 64 * filesystem.BLOCK
     blank = tmp_path / "blank.bin"
     blank.write_bytes(b"\xff" * octets)
-    assert micropython(blank, 0, octets, "format") == (0, [])
-    assert blank.read_bytes() == filesystem.image({}, octets, "it")
+    assert micropython(blank, 0, octets, "format", unit) == (0, [])
+    assert blank.read_bytes() == filesystem.image({}, octets, "it", unit)
 
 
 def test_runs_are_all_that_is_not_blank():

@@ -16,23 +16,35 @@ _MEGABYTE = 1 << 20
 
 @dataclass(frozen=True)
 class Chip:
-    """What differs between chips. `image_id` is the chip's number in image headers (esp-idf)."""
+    """What differs between chips. `image_id` is the chip's number in image headers (esp-idf).
+
+    With a `uf2_family` it is flashed by its boot ROM's drive, which names itself `drive_id`.
+    `unit`: the least that littlefs writes, octets.
+    """
 
     name: str
     image_id: int
     bootloader_offset: int
     arch: str  # of mpy-cross
+    unit: int = 32
+    uf2_family: int = 0
+    drive_id: str = ""
 
 
 CHIPS = {
     "esp32": Chip("ESP32", 0, 0x1000, "xtensawin"),
     "esp32s3": Chip("ESP32-S3", 9, 0x0, "xtensawin"),
+    # RP2350 datasheet 5.5.3: rp2350-arm-s. rp2's _boot.py mounts with progsize=256.
+    "rp2350": Chip("RP2350", 0, 0x0, "armv7emsp", 256, 0xE48BFF59, "RP2350"),
 }
 
 
 @dataclass(frozen=True)
 class Board:
-    """A board that is flashed with esptool."""
+    """A board that is flashed, with esptool or by its boot ROM's drive.
+
+    `table` of the latter is what MicroPython computes from its build's settings.
+    """
 
     name: str
     mcu: str
@@ -73,6 +85,9 @@ def load(name: str) -> Board:
     if document["mcu"] not in CHIPS:
         known = ", ".join(CHIPS)
         raise BadInputError(f"{about}: mcu {document['mcu']!r}; this haaro can flash {known}")
+    if CHIPS[document["mcu"]].uf2_family:
+        octets, table = _rp2_flash(place / "mpconfigboard.h", place / "mpconfigboard.cmake")
+        return Board(name, document["mcu"], document["product"], octets, table)
     settings = (place / "sdkconfig.board").read_text()
     sizes = re.findall(r"^CONFIG_ESPTOOLPY_FLASHSIZE_(\d+)MB=y$", settings, re.M)
     tables = re.findall(r'^CONFIG_PARTITION_TABLE_CUSTOM_FILENAME="(.+)"$', settings, re.M)
@@ -86,3 +101,34 @@ def load(name: str) -> Board:
     table = partitions.read_csv(place / Path(tables[0]).name, octets)
     psram = "External RAM" in document["features"]
     return Board(name, document["mcu"], document["product"], octets, table, psram)
+
+
+def _rp2_flash(header: Path, cmake: Path) -> tuple[int, partitions.Table]:
+    """Return (octets of the flash, its parts), as ports/rp2/rp2_flash.c has them: files at the end,
+    ROMFS below. Raises BadInputError.
+    """
+    sizes = dict(
+        re.findall(r"#define (MICROPY_HW_\w+_BYTES) +\((\d+) \* 1024\)", header.read_text())
+    )
+    flash = re.findall(r"^set\(PICO_FLASH_SIZE_BYTES (\d+)\)$", cmake.read_text(), re.M)
+    try:
+        octets = int(flash[0])
+        files = int(sizes["MICROPY_HW_FLASH_STORAGE_BYTES"]) * 1024
+        romfs = int(sizes["MICROPY_HW_ROMFS_BYTES"]) * 1024
+    except (KeyError, IndexError):
+        raise BadInputError(
+            f"{header.parent}: wants PICO_FLASH_SIZE_BYTES in {cmake.name}, and"
+            f" MICROPY_HW_FLASH_STORAGE_BYTES and MICROPY_HW_ROMFS_BYTES in {header.name}"
+        ) from None
+    start = octets - files - romfs
+    rows = (
+        partitions.Partition("firmware", 0, 0, 0, start),
+        partitions.Partition("romfs", 1, 0, start, romfs),
+        partitions.Partition("vfs", 1, 0, start + romfs, files),
+    )
+    if start <= 0 or any(row.size % partitions.SECTOR for row in rows):
+        raise BadInputError(
+            f"{header}: {files} octets of files and {romfs} of ROMFS in a flash of {octets};"
+            f" allowed are multiples of {partitions.SECTOR} that leave room for MicroPython"
+        )
+    return octets, partitions.Table(header.name, rows)

@@ -1,8 +1,10 @@
 """`make firmware BOARD=...`: what is flashed beside MicroPython, in build/firmware/BOARD.
 
     files/           the filesystem's tree: main.py, slots/a/**.mpy
-    partitions.bin   the board's partition table
+    partitions.bin   the board's partition table, where the chip has one
     vfs.bin          files/ as a littlefs image of the partition's size
+    vfs.uf2          the same for a boot ROM's drive, where the chip has that
+    romfs.img        the program alone, to run in place, where the board has room for it
     skeleton/        router.json and router.secrets.json to fill in
     manifest.json    sizes, offsets and SHA-256 of all that (haaro.firmware/1)
 
@@ -22,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from haaro_host.flash import boards, filesystem, modules, partitions
+from haaro_host.flash import boards, filesystem, modules, partitions, romfs, uf2
 from haaro_host.flash.boards import Board
 from haaro_host.flash.errors import BadInputError
 from haaro_host.fleet.files import PUBLIC, FleetError, write_whole
@@ -31,6 +33,7 @@ from haaro_host.ota import tree
 
 SCHEMA = "haaro.firmware/1"
 MANIFEST, TABLE, IMAGE = "manifest.json", "partitions.bin", "vfs.bin"
+UF2, ROMFS = "vfs.uf2", "romfs.img"
 PARTITION = "vfs"
 # What starts them knows them by these names.
 _RENAMED = {"main.py": "haaro_router.mpy", "device_main.py": "haaro_device.mpy"}
@@ -101,12 +104,14 @@ def _cross() -> str:
 def build(board: Board, out: Path) -> dict[str, Any]:
     """Build for `board` into `out`, replacing it whole; return the manifest."""
     mpy = f"{mpy_version()} {board.chip.arch}"
-    files = tree.initial(firmware_files(board), board.name, mpy, tree.version(0))
+    program = firmware_files(board)
+    files = tree.initial(program, board.name, mpy, tree.version(0))
     # Which pin is what: platform/board.py reads it.
     files["pins.csv"] = (boards.folder() / board.name / "pins.csv").read_bytes()
     place = board.table.find(PARTITION)
-    image = filesystem.image(files, place.size, f"partition {PARTITION} of {board.table.name}")
-    table = board.table.binary()
+    what = f"partition {PARTITION} of {board.table.name}"
+    image = filesystem.image(files, place.size, what, board.chip.unit)
+    parts = _parts(board, image, program)
     skeleton = {
         "router.json": (boards.folder() / "UNIX" / "router.json").read_bytes(),
         "router.secrets.json": (json.dumps(_SECRETS_SKELETON, indent=2) + "\n").encode(),
@@ -120,8 +125,8 @@ def build(board: Board, out: Path) -> dict[str, Any]:
         "mpy": {"version": mpy_version(), "arch": board.chip.arch},
         "flash_octets": board.flash_octets,
         "parts": [
-            {"path": TABLE, "offset": partitions.TABLE_OFFSET, **described(table)},
-            {"path": IMAGE, "offset": place.offset, **described(image)},
+            {"path": path, "offset": offset, **described(data)}
+            for path, (offset, data) in parts.items()
         ],
         "files": [{"path": name, **described(data)} for name, data in sorted(files.items())],
         "filesystem": {
@@ -135,10 +140,28 @@ def build(board: Board, out: Path) -> dict[str, Any]:
         write_whole(out / "files" / name, data, PUBLIC)
     for name, data in skeleton.items():
         write_whole(out / "skeleton" / name, data, PUBLIC)
-    write_whole(out / TABLE, table, PUBLIC)
-    write_whole(out / IMAGE, image, PUBLIC)
+    for name, (_, data) in parts.items():
+        write_whole(out / name, data, PUBLIC)
     write_whole(out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode(), PUBLIC)
     return manifest
+
+
+def _parts(
+    board: Board, image: bytes, program: Mapping[str, bytes]
+) -> dict[str, tuple[int, bytes]]:
+    """Return {file: (offset in flash, octets)} of what is flashed beside MicroPython."""
+    place = board.table.find(PARTITION)
+    if not board.chip.uf2_family:
+        table = (partitions.TABLE_OFFSET, board.table.binary())
+        return {TABLE: table, IMAGE: (place.offset, image)}
+    rom = romfs.image(program)
+    board.table.check_fits("romfs", len(rom), "the program as ROMFS")
+    return {
+        IMAGE: (place.offset, image),
+        # Whatever partitions somebody has put into the flash: the offset is meant as it is.
+        UF2: (place.offset, uf2.encode([(place.offset, image)], uf2.ABSOLUTE)),
+        ROMFS: (board.table.find("romfs").offset, rom),
+    }
 
 
 def described(data: bytes) -> dict[str, Any]:
@@ -159,11 +182,15 @@ def load(board: Board, folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     if manifest.get("schema") != SCHEMA or manifest.get("board") != board.name:
         made = f"{manifest.get('schema')} for {manifest.get('board')}"
         raise BadInputError(f"{folder}: holds {made}, not {SCHEMA} for {board.name}; {again}")
-    _expect(folder / TABLE, manifest["parts"][0], again)
-    if (folder / TABLE).read_bytes() != board.table.binary():
-        raise BadInputError(
-            f"{folder / TABLE}: is not that of {board.table.name} any more; {again}"
-        )
+    for row in manifest["parts"]:
+        _expect(folder / row["path"], row, again)
+    place = board.table.find(PARTITION)
+    found = {row["path"]: row["offset"] for row in manifest["parts"]}
+    table = folder / (IMAGE if board.chip.uf2_family else TABLE)
+    if (found[IMAGE], manifest["filesystem"]["octets"]) != (place.offset, place.size) or (
+        table.name == TABLE and table.read_bytes() != board.table.binary()
+    ):
+        raise BadInputError(f"{table}: is not that of {board.table.name} any more; {again}")
     return manifest, {
         row["path"]: _expect(folder / "files" / row["path"], row, again)
         for row in manifest["files"]

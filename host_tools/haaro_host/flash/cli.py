@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from haaro_host.flash import boards, build, burn, by_ssh, first_boot, micropython, openwrt
+from haaro_host.flash import boards, build, burn, by_drive, by_ssh, first_boot, micropython, openwrt
 from haaro_host.flash import site as contents
 from haaro_host.flash.burn import Cable, Part
 from haaro_host.flash.errors import BadInputError, FlashError
@@ -81,11 +81,14 @@ def flash(
     ssh_command: str = typer.Option(
         "ssh", "--ssh-command", help='ssh with options, such as "ssh -p 2222 -i key"'
     ),
+    drive: Path | None = typer.Option(
+        None, "--drive", help="instead of the one found: where the boot ROM's drive is mounted"
+    ),
     every: bool = typer.Option(
         False, "--all", help="each port's box by its unique_id, side by side"
     ),
     binary: Path | None = typer.Option(
-        None, "--micropython", help="MicroPython's .bin for the chip"
+        None, "--micropython", help="MicroPython's .bin (.uf2) for the chip"
     ),
     url: str = typer.Option("", "--micropython-url", help="where to fetch it"),
     sha256: str = typer.Option("", "--micropython-sha256", help="its SHA-256, 64 digits"),
@@ -105,7 +108,8 @@ def flash(
 ) -> None:
     """Make a blank board the box of a site: MicroPython, partition table, program, files and keys.
 
-    Everything on the board is erased. With --ssh an OpenWrt box gets the package and its files,
+    Everything on the board is erased. A board with an RP2350 takes all by its boot ROM's drive, and
+    --port is then where its console is. With --ssh an OpenWrt box gets the package and its files,
     and keeps the rest. Exit status: 0 the site is up (flashed, with --wait 0), 1 it
     is not, 2 bad usage or a bad file.
     """
@@ -124,8 +128,11 @@ def flash(
             shown.end()
             _report([outcome], as_json)
             return
-        _check_usage(name, port, every, dry_run)
         fleet = inventory.load(path)
+        by_its_drive = bool(name) and not every and by_drive.wanted(fleet.site(name))
+        _check_usage(name, port, every, dry_run or by_its_drive)
+        if drive is not None and not by_its_drive:
+            raise BadInputError("--drive is for one SITE whose board has an RP2350")
         options = Options(firmware, micropython.obtain(binary, url, sha256), dry_run, wait)
         cables = [Cable(each, baud, before, after) for each in port] or [Cable("")]
         keys = store.open_store(fleet, passphrase_file).keys
@@ -134,7 +141,11 @@ def flash(
             return _prepared(fleet, keys, site, options)
 
         shown = _Shown(as_json)
-        if every:
+        if by_its_drive:
+            site = fleet.site(name)
+            got = by_drive.parts(fleet, keys, site, firmware, options.micropython)
+            outcomes = [_DriveBox(fleet, site, got, drive, cables[0].port, options, shown).run()]
+        elif every:
             outcomes = _flash_all(fleet, prepare, cables, options, shown)
         else:
             work = _Box(fleet, prepare(fleet.site(name)), cables[0], options, shown)
@@ -176,7 +187,7 @@ def _flash_all(
     by_id = {
         site.table.unique_id: site
         for site in fleet.in_service
-        if site.table.unique_id and boards.flashable(site.board)
+        if site.table.unique_id and boards.flashable(site.board) and not by_drive.wanted(site)
     }
     if not by_id:
         raise BadInputError(
@@ -268,6 +279,41 @@ class _Box(_Work):
         )  # fmt: skip
         self._outcome.unique_id = found.mac
         self._outcome.notes = found.notes
+
+
+class _DriveBox(_Work):
+    """By the boot ROM's drive; `port`, if there is one, is where the console is afterwards."""
+
+    def __init__(
+        self, fleet: Fleet, site: Site, made: by_drive.Parts, drive: Path | None, port: str,
+        options: Options, shown: "_Shown",
+    ) -> None:  # fmt: skip
+        outcome = Outcome(site.name, port or str(drive or "its drive"), made.board.name)
+        outcome.parts = [
+            {"offset": offset, "size": size, "name": name} for name, offset, size in made.rows
+        ]
+        outcome.notes = list(made.notes)
+        super().__init__(fleet, site, outcome, options, shown)
+        self._made = made
+        self._drive = drive
+        self._port = port
+
+    def _burn(self) -> None:
+        place = by_drive.find(self._made.board, self._drive)
+        doubt = by_drive.send(place, self._made.data, self._progress)
+        if self._port:
+            self._progress("waiting for its console", 0, 1)
+            owner = burn.Owner(self._site.table.unique_id, self._others())
+            self._outcome.unique_id = by_drive.check(self._port, self._made, owner)
+        elif doubt and not self._options.wait_s:
+            raise FlashError(
+                f"{doubt}: nothing says whether the box has all of it; give the same command"
+                " again, with --port or without --wait 0"
+            )
+        else:
+            self._outcome.notes.append(
+                "without --port nobody asks the box whose it is, and which files it has"
+            )
 
 
 class _SshBox(_Work):

@@ -1,8 +1,8 @@
 """A littlefs image such as MicroPython formats and mounts it.
 
 The parameters are those of MicroPython's extmod/vfs_lfs (readsize, progsize and lookahead 32, cache
-four times that, 100 block cycles) over esp32.Partition's blocks of 4096; a test compares with what
-a MicroPython formats itself.
+four times the larger one, 100 block cycles) over blocks of 4096; rp2 has a progsize of 256. A test
+compares with what a MicroPython formats itself.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,18 +13,18 @@ from haaro_host.flash.errors import BadInputError
 
 BLOCK = 4096
 _UNIT = 32
-_CACHE = 4 * _UNIT
 _CYCLES = 100
 
 
-def image(files: Mapping[str, bytes], octets: int, what: str) -> bytes:
+def image(files: Mapping[str, bytes], octets: int, what: str, unit: int = _UNIT) -> bytes:
     """Return an image of `octets` that holds `files` ("lib/x.mpy": octets). Same in, same out.
 
-    Raises BadInputError when they do not fit; `what` names the partition in the message.
+    unit: progsize, octets. Raises BadInputError when they do not fit; `what` names the partition
+    in the message.
     """
     made = littlefs.LittleFS(
-        block_size=BLOCK, block_count=octets // BLOCK, read_size=_UNIT, prog_size=_UNIT,
-        cache_size=_CACHE, lookahead_size=_UNIT, block_cycles=_CYCLES,
+        block_size=BLOCK, block_count=octets // BLOCK, read_size=_UNIT, prog_size=unit,
+        cache_size=4 * unit, lookahead_size=_UNIT, block_cycles=_CYCLES,
     )  # fmt: skip
     folders: set[str] = set()
     for name in sorted(files):
