@@ -68,7 +68,7 @@ def parts(
     rows.append(("filesystem", place.offset, len(image)))
     known = keys.console(site)
     return Parts(
-        board, rp2.file(board, program, (place.offset, image)), rows, files,
+        board, rp2.file(program, (place.offset, image)), rows, files,
         known[0] if known else "", program.notes,
     )  # fmt: skip
 

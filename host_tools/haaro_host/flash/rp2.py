@@ -24,9 +24,8 @@ _MAX_ENTRIES = 1024
 
 @dataclass(frozen=True)
 class Program:
-    """MicroPython as it goes to flash: `first` are blocks that go before everything else."""
+    """MicroPython as it goes to flash, by (offset, octets), and what could not be checked."""
 
-    first: bytes
     runs: list[tuple[int, bytes]]
     notes: list[str]
 
@@ -38,8 +37,6 @@ def read(board: Board, data: bytes, name: str) -> Program:
     """
     blocks = uf2.decode(name, data)
     wanted = board.chip.uf2_family
-    # RP2350-E10: the SDK's files begin with one block at the end of the address space.
-    first = [block for block in blocks if block.family == uf2.ABSOLUTE]
     own = sorted((b for b in blocks if b.family == wanted), key=lambda block: block.address)
     strange = {block.family for block in blocks} - {wanted, uf2.ABSOLUTE}
     if strange or not own:
@@ -60,7 +57,7 @@ def read(board: Board, data: bytes, name: str) -> Program:
             f" {board.name} has 0x0 to {room.size:#x} for MicroPython, and files behind it"
         )
     runs = _joined(own, name)
-    return Program(b"".join(b.raw for b in first), runs, _check_files(board, runs, name))
+    return Program(runs, _check_files(board, runs, name))
 
 
 def _joined(blocks: list[uf2.Block], name: str) -> list[tuple[int, bytes]]:
@@ -114,10 +111,13 @@ def _filesystem(image: bytes) -> tuple[int, int] | None:
     return None
 
 
-def file(board: Board, program: Program, files: tuple[int, bytes]) -> bytes:
+def file(program: Program, files: tuple[int, bytes]) -> bytes:
     """Return one UF2 with MicroPython and (offset, octets) of the filesystem.
 
     One transfer: with two files the board would start between them, and MicroPython would format
-    what it finds. Blank octets of the filesystem are in it too, so that no old key stays in flash.
+    what it finds. One family, "absolute", which ignores partitions: so it needs not the block at
+    the end of the address space that the SDK's files begin with (RP2350-E10), which in the midst of
+    others, as a host's cache may write it, would end their transfer. Blank octets of the filesystem
+    are in it too, so that no old key stays in flash.
     """
-    return program.first + uf2.encode([*program.runs, files], board.chip.uf2_family)
+    return uf2.encode([*program.runs, files], uf2.ABSOLUTE)

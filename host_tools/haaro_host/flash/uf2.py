@@ -28,14 +28,13 @@ _NOT_MAIN_FLASH, _FAMILY_PRESENT = 0x0001, 0x2000
 
 @dataclass(frozen=True)
 class Block:
-    """One block; `raw` is all of it."""
+    """One block."""
 
     address: int
     data: bytes
     number: int
     total: int
     family: int
-    raw: bytes
 
 
 def encode(parts: Iterable[tuple[int, bytes]], family: int) -> bytes:
@@ -76,5 +75,5 @@ def decode(name: str, data: bytes) -> list[Block]:
                 f" {PAYLOAD} octets with a family"
             )
         body = raw[_HEAD.size : _HEAD.size + size]
-        found.append(Block(address, body, number, total, family, raw))
+        found.append(Block(address, body, number, total, family))
     return found
