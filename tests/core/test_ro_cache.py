@@ -75,6 +75,19 @@ def test_prefixes_beyond_the_bound_of_one_router_are_dropped():
     assert lone.counter("cache_prefixes_full") == 1
 
 
+def test_a_router_whose_networks_do_not_fit_is_left_out_whole():
+    """The heap is bounded by networks too; smaller routers behind it still find room."""
+
+    def router(n, networks):
+        rows = [(ipv4.address(f"10.{n}.{i}.0"), 24, "") for i in range(networks)]
+        return ipv4.address(f"192.0.2.{n}"), False, rows
+
+    lone = Lone(cache_prefixes=6).registered([router(150, 4), router(151, 3), router(152, 2)])
+    assert hoas(lone) == ["192.0.2.150", "192.0.2.152"]
+    assert lone.counter("cache_full") == 1
+    assert len(lone.peer_status(ipv4.address("192.0.2.152"))["networks"]) == 3
+
+
 def test_all_advertised_are_used_if_they_fit():
     """R3.1.1-7 R3.1.1-4 R3.1.1-5"""
     lone = Lone().registered(many(60))

@@ -245,11 +245,19 @@ class Cache:
                     self._only_static(old)
             elif solicited is None:
                 old.priority = named[old.cr_hoa]
+        room = self._ctx.settings.cache_prefixes
         for home_address, outbound_only, prefixes in routers:
             if home_address == self._ctx.settings.home_address:
                 continue
             order = named.pop(home_address, 0)
             known = self._records.get(home_address)
+            free = home_address != solicited and (known is None or self.may_go(known))
+            if free and len(prefixes) > room:
+                # A router of which half is known would be refused what it says of the rest.
+                if known:
+                    self._remove(known)
+                self._ctx.counters.bump("cache_full")
+                continue
             record = known or self._add(home_address, order)
             if record is None:
                 record = self._displace(home_address, solicited, order)
@@ -260,6 +268,7 @@ class Cache:
             if order:  # not listed once more: then its prefixes add up [A51]
                 self._only_static(record)
             self._add_prefixes(record, prefixes)
+            room -= len(prefixes)
         self._taken, self._left = taken, left
         self._judge()
         self._ctx.queues.routes()

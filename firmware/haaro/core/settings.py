@@ -30,6 +30,7 @@ class Settings:
             True  # register with a peer that registered with us, RFC 6521 6.5
         )
         self.cache_capacity = 64
+        self.cache_prefixes = 256  # of all of them: what a heap of 448 KB has room for
         self.peer_lifetime = 420  # asked for; an RR binding is never granted more [A30]
         self.static_lifetime = 3600  # cap of a binding made with a static KRm [A58]
         self.static_krm: dict[bytes, list[bytes]] = {}

@@ -135,6 +135,7 @@ def _take_optimization(path: str, settings: Settings, optimization: dict) -> Non
     settings.advertise = optimization["advertise"]
     settings.outbound_only = optimization["outbound_only"]
     settings.cache_capacity = optimization["cache_capacity"]
+    settings.cache_prefixes = optimization["cache_prefixes"]
     settings.separate_realms = optimization["overlap"] == "separate"
     known = len(set(settings.static_peers) | set(settings.static_krm))
     if known > settings.cache_capacity:
@@ -259,6 +260,7 @@ _OPTIMIZATION = {
     "advertise": (_BOOL, True),
     "outbound_only": (_BOOL, False),
     "cache_capacity": (number(1, 1024), 64),
+    "cache_prefixes": (number(1, 32768), 256),
     "overlap": (choice("error", "separate"), "error"),
 }
 _KEEPALIVE = {
