@@ -1,5 +1,6 @@
 """The machine of a board: what it refuses, which pins it takes, what it tells of its uplinks."""
 
+import json
 import select
 import socket
 import sys
@@ -18,6 +19,9 @@ WIFI = {"name": "wlan", "driver": "wifi", "networks": [GUEST], "address": None, 
         "roam_dbm": -75, "country": ""}  # fmt: skip
 ETHERNET = {"name": "wire", "driver": "ethernet", "chip": "w5500", "phy_address": 0,
             "address": None, "gateway": None}  # fmt: skip
+CELLULAR = {"name": "lte", "driver": "cellular", "interface": "modem0", "port": "UART2",
+            "baud": 460800, "apn": "", "user": "", "profile": "ec25", "roaming": False,
+            "mux": True, "data_cap_mb": 0, "power_key": "KEY", "reset": None}  # fmt: skip
 SETTINGS = types.SimpleNamespace(home_address=HOME, networks=[(NETWORK, 24)], encapsulation="udp")
 PINS = """W5500_CS,GPIO5
 W5500_SCK,GPIO18
@@ -170,7 +174,7 @@ def test_the_status_says_what_the_port_lacks_and_what_sockets_are_bound_to(machi
         ({"dataplane": "kernel"}, 'dataplane: "kernel": a board has no eBPF'),
         ({"fast_lan": ["eth0"]}, "fast_lan: a board has no such interfaces"),
         ({"uplinks": [{"driver": "linux_netdev"}]}, "uplinks[0].driver: linux_netdev"),
-        ({"uplinks": [{"driver": "cellular"}]}, "uplinks[0].driver: cellular"),
+        ({"uplinks": 2 * [{"driver": "cellular"}]}, "2 modems: a board has pins for one"),
     ],
 )
 def test_what_a_board_cannot_do_is_refused_with_the_remedy(change, words):
@@ -190,6 +194,39 @@ def test_two_uplinks_need_a_port_that_can_bind_a_socket_to_one(monkeypatch):
     monkeypatch.setattr(lwip_sockets, "CAN_BIND", False)
     with pytest.raises(ValueError, match="default route only; configure one uplink"):
         lwip.LwipMachine(SETTINGS, options(WIFI, ETHERNET), make_pools(True), FakeBoard())
+
+
+class ModemLink(Link):
+    interface = "modem0"
+    reason = "dialling"
+
+    def __init__(self):
+        super().__init__()
+        self.event = object()
+
+    def handle(self, now):
+        self.state = base.UP
+
+
+def test_a_modem_beside_wifi_on_a_port_that_cannot_bind_is_no_second_stack(monkeypatch):
+    monkeypatch.setattr(lwip_sockets, "CAN_BIND", False)
+    made = FakeBoard()
+    made.links[1] = modem = ModemLink()
+    machine = lwip.LwipMachine(SETTINGS, options(WIFI, CELLULAR), make_pools(True), made)
+    opened = []
+    monkeypatch.setattr(machine.plane, "open_uplink", lambda *words: opened.append(words))
+    poll = Poll()
+    machine.start(poll)
+    assert modem.event in poll.watched and machine.modems == {1: modem}
+    machine.tick(10)
+    changes(machine)
+    assert machine.uplink_event(object(), 20) is False
+    assert machine.uplink_event(modem.event, 20) is True
+    assert changes(machine) == [(1, True, CARE_OF, modem.gateway, 1500)]
+    assert opened == [(1, "modem0", CARE_OF, 1500)]
+    answer = {"uplinks": [{"index": 1}]}
+    machine.describe(answer)
+    assert answer["uplinks"][0]["link"]["bound_to"] == "modem0"
 
 
 # --- pins
@@ -212,7 +249,15 @@ class Hardware:
             hardware.buses.append((ident, words["sck"].number, words["miso"].number))
             return "bus"
 
-        self.Pin, self.SPI = Pin, spi
+        class Uart:
+            RTS, CTS = 1, 2
+
+            def __init__(self, ident, **words):
+                if ident > 2:
+                    raise ValueError(f"UART({ident}) does not exist")
+                hardware.buses.append((ident, words))
+
+        self.Pin, self.SPI, self.UART = Pin, spi, Uart
 
     @staticmethod
     def unique_id():
@@ -348,3 +393,42 @@ def test_signalling_and_data_share_a_socket_at_port_434(monkeypatch):
         sockets.close((None, here))
         assert sockets.send((None, here), here, port, b"hello") is False
         assert sockets.send_errors == 1
+
+
+MODEM_PINS = "MODEM_TX,GPIO17\nMODEM_RX,GPIO18\nKEY,GPIO25\n"
+
+
+@pytest.fixture
+def secrets_file(tmp_path):
+    """A secrets file without a modem."""
+    path = tmp_path / "router.secrets.json"
+    key = {"spi": 256, "algorithm": "hmac-sha256", "key": "00112233445566778899aabbccddeeff"}
+    path.write_text(json.dumps({"version": 1, "mobile_home": [key]}))
+    path.chmod(0o600)
+    return str(path)
+
+
+@pytest.mark.parametrize("flow", ["", "MODEM_RTS,GPIO4\nMODEM_CTS,GPIO5\n"], ids=["3", "5 wires"])
+def test_a_modems_uart_is_made_of_the_boards_pins(hardware, secrets_file, flow):
+    made, parts, _ = hardware(pins=MODEM_PINS + flow)
+    link = made.uplink(CELLULAR, secrets_file, False)
+    ((ident, words),) = parts.buses
+    assert (ident, words["baudrate"], words["tx"].number, words["rx"].number) == (2, 460800, 17, 18)
+    assert words["timeout"] == 0 and words["rxbuf"] > 256, "the ports' own is lost in 6 ms"
+    assert words.get("flow") == (3 if flow else None)
+    assert link.interface == "modem0" and link.state == base.DOWN
+
+
+@pytest.mark.parametrize(
+    ("pins", "change", "words"),
+    [
+        (MODEM_PINS, {"port": "/dev/ttyUSB2"}, 'a board has UARTs, such as "uart1"'),
+        (MODEM_PINS, {"port": "uart7"}, "port: uart7: UART.7. does not exist"),
+        ("KEY,GPIO25\n", {}, "MODEM_TX: missing, add a line such as MODEM_TX,GPIO10"),
+        (MODEM_PINS, {"reset": "OTHER"}, "OTHER: missing"),
+    ],
+)
+def test_a_modem_that_cannot_be_had_is_refused_by_name(hardware, secrets_file, pins, change, words):
+    made, _, _ = hardware(pins=pins)
+    with pytest.raises(ValueError, match=words):
+        made.uplink({**CELLULAR, **change}, secrets_file, False)

@@ -45,7 +45,8 @@ _GUEST_AP = {**_OFFICE_AP, "ssid": "Guest", "key": "", "bssid": "020000000002",
              "interface": "wan2"}  # fmt: skip
 _PINS = {"W5500_CS": 5, "W5500_SCK": 18, "W5500_MISO": 19, "W5500_MOSI": 23, "W5500_INT": 34,
          "W5500_RST": 27, "UPLINK_CS": 15, "UPLINK_SCK": 14, "UPLINK_MISO": 12, "UPLINK_MOSI": 13,
-         "UPLINK_INT": 4, "UPLINK_RST": 2}  # fmt: skip
+         "UPLINK_INT": 4, "UPLINK_RST": 2, "MODEM_TX": 17, "MODEM_RX": 16, "MODEM_KEY": 25,
+         "MODEM_RESET": 26}  # fmt: skip
 _WIFI = {"name": "wlan", "driver": "wifi",
          "networks": [{"ssid": "Office"}, {"ssid": "Guest", "open": True}]}  # fmt: skip
 
@@ -89,6 +90,9 @@ class Board:
         self.hosts = hosts
         self.place = place
         self.console = Console(place / "console.log")
+        self.modem_secrets: list[dict[str, str]] = []
+        self.more_environment: dict[str, str] = {}
+        self.heap = _HEAP
 
     def around(
         self, *access_points: dict[str, object], cable: object = None, port: str = "esp32"
@@ -133,6 +137,7 @@ class Board:
         whole["console"] = {"port": "stdin", "profile": "bench"}
         secrets = json.loads(self.lab.files.router_secrets("a").read_text())
         secrets["wifi"] = [{"ssid": "Office", "password": _PASSWORD}]
+        secrets["modems"] = self.modem_secrets
         (self.place / "router.json").write_text(json.dumps(whole))
         processes.write_atomically(self.place / "router.secrets.json", json.dumps(secrets), 0o600)
         lines = [f"{name},GPIO{number}\n" for name, number in _PINS.items()]
@@ -164,8 +169,9 @@ class Board:
             "MCU_SIM_PORT": port,
             "MCU_SIM_SPI": str(self.place / "spi"),
             "MCU_SIM_PINS": "S={W5500_CS} P={W5500_RST} I={W5500_INT}".format(**_PINS),
+            **self.more_environment,
         }
-        run = f"exec {system.micropython()} -X heapsize={_HEAP} device_main.py"
+        run = f"exec {system.micropython()} -X heapsize={self.heap} device_main.py"
         line = f"cd {self.place} && {run} <{self.console.path} >{self.console.path}"
         self.lab.start("a", ["sh", "-c", line])
 

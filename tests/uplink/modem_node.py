@@ -17,6 +17,7 @@ class Link:
     """In place of the veth pair."""
 
     socket = None
+    urgent = None
     lost = 0
 
     def __init__(self, *arguments):

@@ -52,7 +52,7 @@ class UdpPlane(UserspacePlane):
     def attach_lan(self, lan) -> None:
         """Use this LAN port (lan/base.py)."""
         super().attach_lan(lan)
-        self._event = lan.event or _event(lan.pending)
+        self._event = lan.event or event_of(lan.pending)
         if self._poll:
             self._poll.register(self._event, 1)
 
@@ -213,8 +213,8 @@ class UdpPlane(UserspacePlane):
             self._lan = None
 
 
-def _event(pending):
-    """Return what `poll` can ask for a port that has no event of its own."""
+def event_of(pending):
+    """Return what `poll` can ask for what has no event of its own: ready when `pending()` is."""
     import io
 
     class Event(io.IOBase):

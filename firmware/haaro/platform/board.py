@@ -2,9 +2,11 @@
 
 Owns which object of `machine` and `network` is made of which pin. pins.csv is the board's own file
 (boards/*/pins.csv), put beside the configuration: `NAME,GPIO10` a line. Names: W5500_* is the LAN
-port's chip, UPLINK_* that of an Ethernet uplink, ETH_MDC, ETH_MDIO and ETH_POWER a PHY's.
+port's chip, UPLINK_* that of an Ethernet uplink, ETH_MDC, ETH_MDIO and ETH_POWER a PHY's, MODEM_TX,
+MODEM_RX, MODEM_RTS and MODEM_CTS the UART's of a modem.
 """
 
+import os
 import sys
 
 from haaro.compat import const
@@ -90,6 +92,8 @@ class Board:
         network = self.network
         if uplink["driver"] == "wifi":
             return self._wifi(uplink, secrets)
+        if uplink["driver"] == "cellular":
+            return self._modem(uplink, secrets)
         from haaro.uplink import ethernet
 
         if hasattr(network, "WIZNET5K"):
@@ -127,6 +131,44 @@ class Board:
             phy_type=phy,
             phy_addr=uplink["phy_address"],
         )
+
+    def _modem(self, uplink, secrets):
+        from haaro.shell import secrets as reader
+        from haaro.shell import unload
+        from haaro.uplink import uart_modem
+
+        port = uplink["port"].lower()
+        if port[:4] != "uart" or not port[4:].isdigit():
+            raise ValueError('port: %s: a board has UARTs, such as "uart1"' % uplink["port"])
+        words = {"tx": self.pin("MODEM_TX"), "rx": self.pin("MODEM_RX")}
+        uart = self._machine.UART
+        flow = 0
+        for name, needed in (("rts", uart.RTS), ("cts", uart.CTS)):
+            pin = self.pin("MODEM_" + name.upper(), False, False)
+            if pin:
+                words[name] = pin
+                flow |= needed
+        if flow:
+            words["flow"] = flow
+        doors = {}
+        for door in ("power_key", "reset"):
+            if uplink[door]:
+                doors[door] = self.pin(uplink[door], True)
+        own = reader.modem(secrets, uplink["name"])
+        unload()
+        try:
+            line = uart(
+                int(port[4:]),
+                baudrate=uplink["baud"],
+                txbuf=uart_modem.TX_OCTETS,
+                rxbuf=uart_modem.RX_OCTETS,
+                timeout=0,
+                **words,
+            )
+        except ValueError as error:
+            raise ValueError("port: %s: %s" % (uplink["port"], error)) from None
+        path = secrets + "." + uplink["name"]
+        return uart_modem.UartModem(line, doors, uplink, own, path, os.urandom)
 
     def _wifi(self, uplink, secrets):
         from haaro.shell import secrets as reader

@@ -141,6 +141,12 @@ def too_big(octets: int) -> list:
     return _link(body, {"no": 0})
 
 
+def marked(tos: int, others: bool) -> list:
+    """Frames whose IPv4 packet has the DSCP of `tos`, or all the others."""
+    body = [(_LD_B, 0, 0, 15), (_AND, 0, 0, 0xFC), (_JEQ, "yes", "no", tos)]
+    return _link(body, {"yes": 0 if others else _ALL, "no": _ALL if others else 0})
+
+
 def _well_formed(largest):
     return [
         (_LD_H, 0, 0, 28),

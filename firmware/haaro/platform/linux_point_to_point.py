@@ -24,6 +24,8 @@ _UP = const(1)
 _MTU = const(1500)
 _ETHERNET = const(14)
 _ANSWER_OCTETS = const(512)
+# Signalling and keepalives that may wait: what the kernel accounts for some dozens.
+_URGENT_OCTETS = const(65536)
 
 
 class PointToPoint:
@@ -52,8 +54,10 @@ class PointToPoint:
         self._header = macs[0] + macs[1] + b"\x08\x00"
         self._sender = None
         self._address: bytes | None = None
-        # Readable when there is a packet; None while the link is down.
+        # Readable when there is a packet, control packets apart: on a slow line one must not wait
+        # behind a queue of data. None while the link is down.
         self.socket = None
+        self.urgent = None
         self.lost = 0  # packets that there was no memory for
 
     def up(self, address: bytes, mtu: int) -> None:
@@ -70,22 +74,27 @@ class PointToPoint:
         for index in (self._kernel, self._ours):
             self._routing.up(index)
         self._sender = linux_sockets.lan_sender(self._ours)
-        self.socket = linux_sockets.packets(self._ours, self._queue)
+        self.urgent = linux_sockets.packets(self._ours, _URGENT_OCTETS, True)
+        self.socket = linux_sockets.packets(self._ours, self._queue, False)
 
     def down(self) -> None:
         """Take address and carrier away; what waits is forgotten."""
         if self.socket is None:
             return
         self.socket.close()
+        self.urgent.close()
         self._sender.close()
-        self.socket = None
+        self.socket = self.urgent = None
         self._netlink.request(_NEW_LINK, 0, struct.pack("@BBHiII", 0, 0, 0, self._ours, 0, _UP))
         self._netlink.request(_DEL_ADDRESS, 0, self._address_body(self._address))
 
     def read(self) -> bytes | None:
-        """Return the next IPv4 packet that the kernel sends here."""
+        """Return the next IPv4 packet that the kernel sends here, control packets first."""
+        return self._next(self.urgent) or self._next(self.socket)
+
+    def _next(self, receiver):
         try:
-            frame = self.socket.recv(_ETHERNET + _MTU)
+            frame = receiver.recv(_ETHERNET + _MTU)
         except OSError:
             return None
         except MemoryError:

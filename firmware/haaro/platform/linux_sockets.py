@@ -115,9 +115,13 @@ def vnet_sender(sender) -> bool:
         return False
 
 
-def packets(index: int, octets: int):
-    """Return a socket that receives frames with IPv4 packets, of which `octets` may wait."""
-    receiver = socket.socket(_AF_PACKET, socket.SOCK_RAW, _ETH_P_IP)
+def packets(index: int, octets: int, control: bool):
+    """Return a socket that receives frames with IPv4 packets, of which `octets` may wait.
+
+    control: only those marked as ours are (CS6); else only the others.
+    """
+    receiver = socket.socket(_AF_PACKET, socket.SOCK_RAW, 0)
+    bpf.attach(receiver, bpf.marked(_CS6, not control))
     receiver.bind(_packet_address(index, _ETH_P_IP))
     receiver.setsockopt(_SOL_SOCKET, _SO_RCVBUF, octets)
     receiver.setblocking(False)

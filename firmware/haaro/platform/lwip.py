@@ -73,6 +73,9 @@ class LwipMachine:
             except ValueError as error:
                 raise ValueError("uplinks[%d].%s" % (i, error)) from None
             self.links.append(link)
+            if uplink["driver"] == "cellular":
+                self.modems[i] = link
+                sockets.own[link.interface] = link
         self._told: list = [None] * len(self.links)  # (interface, address, gateway) of what is up
         # The status has each, and why it is not up, also before it was up for the first time.
         self._changes = [(i, False, None, None, 0) for i in range(len(self.links))]
@@ -85,6 +88,8 @@ class LwipMachine:
     def start(self, poll) -> None:
         """Have our sockets watched; the first `tick` begins with the links."""
         self.plane.register(poll)
+        for modem in self.modems.values():
+            poll.register(modem.event, 1)
         if self.lan:
             self.plane.attach_lan(self.lan)
         try:
@@ -143,7 +148,12 @@ class LwipMachine:
         return deadline
 
     def uplink_event(self, obj, now: int = 0) -> bool:
-        """Nothing here tells of links by itself."""
+        """Look at a modem if `obj` is its event; False if it is not: no other link tells itself."""
+        for i, modem in self.modems.items():
+            if modem.event is obj:
+                modem.handle(now)
+                self._compare(i, modem)
+                return True
         return False
 
     def next_uplink_change(self) -> tuple | None:
@@ -184,7 +194,10 @@ class LwipMachine:
         """Add what links and port say to the status."""
         for uplink in answer["uplinks"]:
             link = self.links[uplink["index"]]
-            uplink["link"] = link.status()
+            if uplink["index"] in self.modems:
+                uplink["link"] = {"state": link.state, "why": link.reason}
+            else:
+                uplink["link"] = link.status()
             uplink["link"]["bound_to"] = link.interface or "the default route only"
         answer["lan"] = self.lan.status() if self.lan else None
         answer["port"] = {"name": sys.platform, "lacks": list(LACKS)}
@@ -214,13 +227,19 @@ def _refuse(options):
         raise ValueError("fast_lan: a board has no such interfaces; take it away")
     if options.get("lan") and options["lan"].get("driver") == "linux_vlan":
         raise ValueError('lan.driver: linux_vlan: is for Linux; a board has "w5500"')
-    if len(options["uplinks"]) > 1 and not lwip_sockets.CAN_BIND:
+    modems = sum([uplink["driver"] == "cellular" for uplink in options["uplinks"]])
+    if modems > 1:
+        raise ValueError("uplinks: %d modems: a board has pins for one; configure one" % modems)
+    # A modem's link is not lwIP's.
+    known = sum([uplink["driver"] != "cellular" for uplink in options["uplinks"]])
+    if known > 1 and not lwip_sockets.CAN_BIND:
         raise ValueError(
-            "uplinks: %d: this port uses its default route only; configure one uplink"
-            % len(options["uplinks"])
+            "uplinks: %d: this port uses its default route only; configure one uplink, and a modem"
+            % known
         )
     for i, uplink in enumerate(options["uplinks"]):
-        if uplink["driver"] not in ("wifi", "ethernet"):
+        if uplink["driver"] not in ("wifi", "ethernet", "cellular"):
             raise ValueError(
-                'uplinks[%d].driver: %s: a board has "wifi" and "ethernet"' % (i, uplink["driver"])
+                'uplinks[%d].driver: %s: a board has "wifi", "ethernet" and "cellular"'
+                % (i, uplink["driver"])
             )

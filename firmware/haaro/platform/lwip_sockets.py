@@ -1,8 +1,9 @@
 """UDP sockets of a board's own stack: one at port 434 for each uplink, for everything.
 
-Owns addresses and options of lwIP's sockets. Where the port can bind a socket to an interface
-(esp32) what leaves by it takes that interface; on rp2 lwIP takes its default route whatever the
-source address is. There is no way to mark packets (TOS) on either, nor to forbid fragments.
+Owns addresses and options of lwIP's sockets; a link that lwIP does not know makes its own. Where
+the port can bind a socket to an interface (esp32) what leaves by it takes that interface; on rp2
+lwIP takes its default route whatever the source address is. There is no way to mark packets (TOS)
+on either, nor to forbid fragments.
 """
 
 import socket
@@ -19,15 +20,21 @@ CAN_BIND = hasattr(socket, "SO_BINDTODEVICE")
 
 
 class LwipSockets:
-    """Open sockets by (interface or None, address). view: of the buffer that senders are given."""
+    """Open sockets by (interface or None, address). view: of the buffer that senders are given;
+    own: {interface: a link that makes its socket itself, as uplink/uart_modem.py}.
+    """
 
     def __init__(self) -> None:
         self._open: dict = {}
+        self.own: dict = {}
         self.view = memoryview(b"")
         self.send_errors = 0
 
     def open(self, interface: str | None, address: bytes):
         """Return a socket at port 434 of `address`; raises OSError."""
+        if interface in self.own:
+            made = self._open[(interface, address)] = self.own[interface].open(address)
+            return made
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             level = getattr(socket, "SOL_SOCKET", _SOL_SOCKET)
@@ -53,12 +60,17 @@ class LwipSockets:
 
     def tunnel(self, interface: str | None, local: bytes, remote: bytes, port: int):
         """Return what sends into one tunnel; it needs no closing."""
+        if interface in self.own:
+            return _OwnSender(self, (interface, local), (remote, port))
         return _Sender(self, (interface, local), _resolved(remote, port))
 
     def send(self, uplink: tuple, dst: bytes, dport: int, payload: bytes) -> bool:
         """Send one datagram; False and counted on failure."""
         try:
-            if self._open[uplink].sendto(payload, _resolved(dst, dport)) == len(payload):
+            opened = self._open[uplink]
+            if uplink[0] in self.own:
+                return opened.urgent(payload, (dst, dport)) == len(payload)
+            if opened.sendto(payload, _resolved(dst, dport)) == len(payload):
                 return True
         except (OSError, KeyError):
             pass
@@ -74,7 +86,8 @@ class LwipSockets:
         return 0
 
     def mark(self, sender, tos: int) -> None:
-        """Nor mark: what is asked for is taken as done, once."""
+        """Nor mark: what is asked for is taken as done, once. A link of its own does."""
+        sender.tos = tos
 
     def drops(self, sockets: list) -> int:
         """Nor count what found its queue full."""
@@ -88,6 +101,7 @@ class _Sender:
         self._sockets = sockets
         self._uplink = uplink
         self._address = address
+        self.tos = 0
 
     def write(self, buffer, at: int, octets: int) -> int:
         """Send `octets` octets of the plane's buffer; OSError when lwIP has no room (ENOMEM)."""
@@ -99,6 +113,18 @@ class _Sender:
 
     def close(self) -> None:
         """The socket is the uplink's."""
+
+
+class _OwnSender(_Sender):
+    """A tunnel's way out by a link that has its own socket."""
+
+    def write(self, buffer, at: int, octets: int) -> int:
+        """As a _Sender's, with the mark that was asked for."""
+        sockets = self._sockets
+        opened = sockets.of(self._uplink)
+        if opened is None:
+            raise OSError(_ENOTCONN)
+        return opened.sendto(sockets.view[at : at + octets], self._address, self.tos)
 
 
 def _resolved(address, port):

@@ -12,9 +12,7 @@ import termios
 from haaro.compat import const
 from haaro.platform.linux_point_to_point import PointToPoint
 from haaro.uplink import base
-from haaro.uplink.cellular import Cellular
-from haaro.uplink.modem_files import Meter, PinMark
-from haaro.wire.ipv4 import text
+from haaro.uplink.modem_link import ModemLink
 
 _IN = const(1)
 _OUT = const(4)
@@ -28,24 +26,14 @@ _CC = const(6)
 _ISPEED = const(4)
 
 
-class LinuxModem:
-    """The modem of one uplink. secrets: {"password", "pin"}; path: how its files' names begin.
-
-    Raises OSError when the link cannot be made.
-    """
+class LinuxModem(ModemLink):
+    """The modem of one uplink; see ModemLink. Raises OSError when the link cannot be made."""
 
     def __init__(self, index: int, uplink: dict, secrets: dict, path: str, routing, warn) -> None:
-        self._uplink = uplink
+        doors = {door: uplink[door] for door in ("power_key", "reset") if uplink[door]}
+        super().__init__(uplink, secrets, path, doors, os.urandom)
         self._warn = warn
-        self._doors = {}
-        for door in ("power_key", "reset"):
-            if uplink[door]:
-                self._doors[door] = uplink[door]
-        settings = {key: uplink[key] for key in ("apn", "user", "profile", "roaming", "mux")}
-        settings.update(secrets)
-        self._modem = Cellular(settings, tuple(self._doors), PinMark(path + ".pin"), os.urandom)
         self._modem.ppp.deliver = self._deliver
-        self._meter = Meter(path + ".octets", uplink["data_cap_mb"])
         queue = min(max(uplink["baud"] // 4, _LEAST_QUEUE), _MOST_QUEUE)
         self._link = PointToPoint(routing, uplink["interface"], index, queue)
         self._poll = None
@@ -57,7 +45,6 @@ class LinuxModem:
         self._watching = 0
         self._open_at = 0
         self._up = False
-        self._capped = False
 
     def register(self, poll) -> None:
         """Have what becomes readable, now and later, watched by `poll`."""
@@ -67,8 +54,7 @@ class LinuxModem:
         """Return when `tick` must be called."""
         if self._tty is None:
             return self._open_at
-        deadline = self._modem.next_deadline()
-        return self._meter.save_at if deadline is None else deadline
+        return super().next_deadline()
 
     def tick(self, now: int) -> None:
         """Do what is due."""
@@ -82,13 +68,7 @@ class LinuxModem:
             self._read(now)
             if self._tty is None:
                 return
-        if self._meter.check(now) != self._capped:
-            self._capped = not self._capped
-            if self._capped:
-                cap = self._uplink["data_cap_mb"]
-                self._modem.stop(now, "the data cap of %d MB is used up" % cap)
-            else:
-                self._modem.start(now)
+        self._check_cap(now)
         self._modem.handle_timer(now)
         self._pump(now)
 
@@ -96,27 +76,16 @@ class LinuxModem:
         """Take what `obj` has; False if it is not ours."""
         if self._tty is not None and obj is self._tty:
             self._read(now)
-        elif self._link.socket is None or obj is not self._link.socket:
+        elif self._link.socket is None or obj not in (self._link.socket, self._link.urgent):
             return False
         self._pump(now)
         return True
 
     def status(self) -> dict:
         """Facts for the status report."""
-        modem = self._modem
-        return {
-            "state": modem.state,
-            "why": modem.reason,
-            "stage": modem.stage,
-            "operator": modem.operator,
-            "signal_dbm": modem.signal_dbm,
-            "roaming": modem.roaming,
-            "recoveries": modem.recoveries,
-            "address": text(modem.address) if modem.state == base.UP else None,
-            "octets": self._meter.octets,
-            "bad_frames": modem.ppp.line.bad_frames,
-            "lost": self._link.lost,
-        }
+        answer = super().status()
+        answer["lost"] = self._link.lost
+        return answer
 
     def close(self) -> None:
         """End the call as far as that takes no waiting, and remove the link."""
@@ -226,7 +195,8 @@ class LinuxModem:
             self._watching = _IN | _OUT if full else _IN
             self._poll.modify(self._tty, self._watching)
             if self._link.socket is not None:
-                self._poll.modify(self._link.socket, 0 if full else _IN)
+                for socket in (self._link.urgent, self._link.socket):
+                    self._poll.modify(socket, 0 if full else _IN)
 
     def _follow(self):
         """The interface has the state of the call."""
@@ -237,9 +207,11 @@ class LinuxModem:
         try:
             if up:
                 self._link.up(self._modem.address, self._modem.mtu)
-                self._poll.register(self._link.socket, _IN)
+                for socket in (self._link.urgent, self._link.socket):
+                    self._poll.register(socket, _IN)
             else:
-                self._poll.unregister(self._link.socket)
+                for socket in (self._link.urgent, self._link.socket):
+                    self._poll.unregister(socket)
                 self._link.down()
         except OSError as error:
             self._warn("uplink %s: %s" % (self._uplink["name"], error))

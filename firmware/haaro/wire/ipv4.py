@@ -133,12 +133,19 @@ def build_ipv4_into(
 
 
 def build_udp(
-    src: bytes, dst: bytes, sport: int, dport: int, payload: bytes, ttl: int = 64, tos: int = 0
+    src: bytes,
+    dst: bytes,
+    sport: int,
+    dport: int,
+    payload: bytes,
+    ttl: int = 64,
+    tos: int = 0,
+    ident: int = 0,
 ) -> bytes:
     """Return a whole IPv4 + UDP packet with both checksums."""
     length = 8 + len(payload)
     buf = bytearray(20 + length)
-    off = build_ipv4_into(buf, 0, PROTOCOL_UDP, src, dst, length, ttl, tos)
+    off = build_ipv4_into(buf, 0, PROTOCOL_UDP, src, dst, length, ttl, tos, ident)
     struct.pack_into(">HHHH", buf, off, sport, dport, length, 0)
     buf[off + 8 :] = payload
     # RFC 768: a computed zero is sent as all ones.
