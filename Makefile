@@ -123,10 +123,10 @@ bench: setup bpf  ## the data planes beside plain forwarding and other daemons (
 	$(BIN)/python -m bench.run --out $(BUILD) $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MINUTES),--minutes $(MINUTES))
 
 # BOARD= is a folder of boards/ with a board.json.
-firmware: $(STAMP)  ## build/firmware/BOARD: program, filesystem image, manifest; BOARD=OPENWRT: packages
+firmware: $(STAMP)  ## build/firmware/BOARD: program, filesystem image (UF2, ROMFS), manifest; BOARD=OPENWRT: packages
 	@$(BIN)/python -m haaro_host.flash.build "$(BOARD)"
 
-image: firmware  ## build/firmware/BOARD/BOARD.bin: the same with your MicroPython (MICROPYTHON_BIN=firmware.bin)
+image: firmware  ## build/firmware/BOARD/BOARD.bin (.uf2): the same with your MicroPython (MICROPYTHON_BIN=firmware.bin)
 	@$(BIN)/python -m haaro_host.flash.merge "$(BOARD)" "$(MICROPYTHON_BIN)"
 
 BPF := firmware/kernel_plane

@@ -13,7 +13,7 @@ from haaro_host.flash import boards, build
 from haaro_host.flash.burn import _REMEDIES
 from haaro_host.lab import system
 from tests.esp_loader.line import Pty
-from tests.flash.conftest import PLAIN, S3
+from tests.flash.conftest import PICO, PLAIN, S3
 
 ROOT = system.repository()
 PAGE = (ROOT / "docs" / "flash.md").read_text()
@@ -74,14 +74,14 @@ def test_what_the_page_quotes_is_what_is_said():
             assert piece.replace("ota_0", "").strip(" ,") in said, quoted
 
 
-@pytest.mark.parametrize("name", [S3, PLAIN])
+@pytest.mark.parametrize("name", [S3, PLAIN, PICO])
 def test_a_boards_folder_has_upstreams_files_and_names_what_is_there(name):
     folder = boards.folder() / name
     names = {path.name for path in folder.iterdir()}
     expected = {
         "board.json", "board.md", "manifest.py", "mpconfigboard.cmake", "mpconfigboard.h",
-        "pins.csv", "sdkconfig.board", boards.load(name).table.name,
-    }  # fmt: skip
+        "pins.csv", boards.load(name).table.name,
+    } | ({"sdkconfig.board"} if name != PICO else set())  # fmt: skip
     assert names == expected
     pins = [line.split(",") for line in (folder / "pins.csv").read_text().splitlines()]
     assert all(re.fullmatch(r"[A-Z0-9_]+", pin) and gpio.startswith("GPIO") for pin, gpio in pins)
@@ -89,7 +89,8 @@ def test_a_boards_folder_has_upstreams_files_and_names_what_is_there(name):
     page = (folder / "board.md").read_text()
     for pin, gpio in pins:
         assert re.search(rf"\b{gpio.removeprefix('GPIO')}\b", page), pin
-    assert f"IDF_TARGET {boards.load(name).mcu}" in (folder / "mpconfigboard.cmake").read_text()
+    target = 'PICO_BOARD "pico2"' if name == PICO else f"IDF_TARGET {boards.load(name).mcu}"
+    assert target in (folder / "mpconfigboard.cmake").read_text()
 
 
 def test_the_small_board_needs_its_code_frozen_as_its_page_says(firmware):

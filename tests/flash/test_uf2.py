@@ -2,14 +2,16 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from haaro_host.flash import boards, build, rp2, uf2
+from haaro_host.flash import boards, build, merge, rp2, uf2
 from haaro_host.flash.errors import BadInputError
-from tests.flash.conftest import PICO, PLAIN, S3, micropython
+from tests.flash.conftest import MOUNT, PICO, PLAIN, S3, micropython
+from tests.fleet.test_export import MICROPYTHON
 from tests.uf2_rom import micropython_uf2
 from tests.uf2_rom.rom import Rom
 
@@ -247,3 +249,72 @@ def test_a_build_for_another_layout_is_refused(firmware, board, tmp_path, monkey
         build.load(boards.load(PICO), firmware[PICO])
     for other in (S3, PLAIN):
         assert not (firmware[other] / "vfs.uf2").exists()
+
+
+# --- ROMFS and make image -------------------------------------------------------------------------
+
+
+def _imported(*words):
+    done = subprocess.run(
+        [MICROPYTHON, "-X", "heapsize=2m", MOUNT.with_name("run_in_place.py"), *words],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    *lines, last = done.stdout.splitlines()
+    return lines, int(last.removeprefix("heap "))
+
+
+def test_micropython_runs_every_module_of_the_romfs_in_place_with_far_less_heap(firmware, board):
+    folder = firmware[PICO]
+    (row,) = [r for r in json.loads((folder / "manifest.json").read_text())["parts"]
+              if r["path"] == "romfs.img"]  # fmt: skip
+    place = board.table.find("romfs")
+    assert (row["offset"], row["size"] <= place.size) == (place.offset, True)
+    slot = folder / "files" / "slots" / "a"
+    native = {p for p in slot.rglob("*.mpy") if p.read_bytes()[2] >> 2}
+    refused = {f"refused {p.relative_to(slot).with_suffix('')}".replace("/", ".") for p in native}
+    in_place, rom_heap = _imported("rom", folder / "romfs.img")
+    from_files, files_heap = _imported("files", slot)
+    assert set(in_place) == {"read only", *refused} and set(from_files) == refused != set()
+    assert rom_heap < files_heap * 0.7, "code and constants stay where they are"
+
+
+def test_mpremotes_own_builder_makes_the_same_romfs(firmware, tmp_path):
+    program = tmp_path / "program"
+    shutil.copytree(firmware[PICO] / "files" / "slots" / "a", program)
+    (program / "manifest").unlink()  # of the slot, not of the program
+    command = [sys.executable, "-m", "mpremote", "romfs", "-o", tmp_path / "theirs", "build"]
+    subprocess.run([*command, program], check=True, capture_output=True)
+    assert (tmp_path / "theirs").read_bytes() == (firmware[PICO] / "romfs.img").read_bytes()
+
+
+def test_a_box_without_slots_starts_the_program_of_its_romfs(firmware, tmp_path):
+    """The boot part finds it behind the slots in sys.path, where MicroPython has /rom."""
+    boot = (firmware[PICO] / "files" / "main.py").read_text()
+    image = firmware[PICO] / "romfs.img"
+    code = (
+        "import os, sys, vfs\n"
+        f"data = open({str(image)!r}, 'rb').read()\n"
+        "vfs.mount(vfs.VfsRom(data), '/rom')\n"
+        f"os.chdir({str(tmp_path)!r})\n"
+        "sys.path[:] = ['', '.frozen', '/rom', '/rom/lib']\n"
+        "sys.argv[:] = ['main.py', '--config', 'router.json', 'check']\n"
+        f"exec({boot!r})\n"
+    )
+    done = subprocess.run([MICROPYTHON, "-c", code], capture_output=True, text=True, timeout=30)
+    assert "router.json" in done.stdout + done.stderr, "the program reads its configuration"
+    assert "ImportError" not in done.stderr
+
+
+def test_an_image_for_the_drive_has_micropython_and_our_files(
+    firmware, board, place, tmp_path, capsys
+):
+    (tmp_path / "mp.uf2").write_bytes(micropython_uf2.binary())
+    assert merge.main([PICO, str(tmp_path / "mp.uf2"), str(firmware[PICO])]) == 0
+    assert "while BOOTSEL is held" in capsys.readouterr().out
+    rom = Rom()
+    put(rom, (firmware[PICO] / f"{PICO}.uf2").read_bytes())
+    assert rom.restarted
+    assert rom.flash[place.offset :] == (firmware[PICO] / "vfs.bin").read_bytes()
+    assert rom.flash[:40_000] == micropython_uf2.image()
+    assert merge.main([PICO, str(firmware[PICO] / "vfs.uf2"), str(firmware[PICO])]) == 2
