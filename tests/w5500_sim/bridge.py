@@ -94,7 +94,10 @@ class Bus:
             answers.append(answer)
         self._waiting = self._waiting[at:]
         if any(answers):
-            self._client.sendall(b"".join(answers))
+            try:
+                self._client.sendall(b"".join(answers))
+            except OSError:
+                return False  # a board that was killed while it asked
         return True
 
     def _one(self, at: int) -> tuple[int, bytes]:
