@@ -66,8 +66,15 @@ class Client:
             self._watch(_POLLIN)
             yield from self._answer(sock, sink)
         finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give the socket back; also for who leaves `getting` in the middle: MicroPython does not
+        run what a generator that is dropped would do at its end.
+        """
+        if self.socket is not None:
             self._watch(0)
-            sock.close()
+            self.socket.close()
             self.socket = None
 
     def _answer(self, sock, sink):

@@ -183,6 +183,8 @@ class Updater:
 
     def _end(self, problem):
         self.busy = False
+        if self.client:
+            self.client.close()
         self.client = self._work = None
         self.problem = problem
         if self._state == "installing":
