@@ -318,6 +318,7 @@ def test_reply_codes():
         "poorly_formed": 134,
         "too_many_bindings": 135,
         "unknown_home_agent": 136,
+        "encapsulation_unavailable": 139,
         "udp_encapsulation_unavailable": 142,
         "mobnet_error": 147,
         "mobnet_disallowed": 148,
