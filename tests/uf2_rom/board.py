@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from haaro_host.lab.processes import write_atomically
@@ -20,11 +21,20 @@ _MODULES = ("tests/mcu_sim/fakes", "tests/mcu_sim", "tests/w5500_sim")
 
 
 class Desk:
-    """One board; `port` leads to its console once it runs."""
+    """One board; `port` leads to its console once it runs.
 
-    def __init__(self, place: Path, **faults: object) -> None:
+    cable: what the board's Ethernet finds, as tests/mcu_sim has it. launch: starts (the folder with
+    a main.py, more of the environment) otherwise than behind a pty.
+    """
+
+    def __init__(
+        self, place: Path, cable: dict[str, str] | None = None,
+        launch: Callable[[Path, dict[str, str]], None] | None = None, **faults: object,
+    ) -> None:  # fmt: skip
         self.rom = Rom()
         self._place = place
+        self._cable = cable
+        self._launch = launch or self._behind_a_pty
         place.mkdir()
         self.flash = place / "flash.bin"
         self.port = str(place / "port")
@@ -33,7 +43,7 @@ class Desk:
 
     def _boot(self) -> None:
         self.flash.write_bytes(self.rom.flash)
-        world = {"port": "rp2", "access_points": [], "cable": None}
+        world = {"port": "rp2", "access_points": [], "cable": self._cable}
         write_atomically(self._place / "world.json", json.dumps(world))
         # What the firmware does before main.py: it mounts the end of the flash.
         firmware = self._place / "firmware"
@@ -45,16 +55,19 @@ class Desk:
             f"with open({str(mount)!r}) as source:\n    exec(source.read())\n"
         )
         environment = {
-            **os.environ,
             "BOARD_PATH": ":".join(str(ROOT / name) for name in _MODULES),
             "MCU_SIM": str(self._place / "world.json"),
             "MCU_SIM_PORT": "rp2",
         }
+        self._launch(firmware, environment)
+
+    def _behind_a_pty(self, firmware: Path, environment: dict[str, str]) -> None:
         command = [sys.executable, "-m", "haaro_host.lab.board", str(firmware), self.port]
         with (self._place / "board.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
-            )
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**os.environ, **environment},
+            )  # fmt: skip
 
     def __enter__(self) -> "Desk":
         self.drive.__enter__()

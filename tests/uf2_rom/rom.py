@@ -126,6 +126,8 @@ class Drive:
                     self._rom.write_sector(sector)
                 if self._rom.restarted or self.sectors == self._pull_after:
                     self._gone()
+                    # A process that dies with its parent dies with the thread that started it.
+                    self._stop.wait()
                     return
 
     def _gone(self) -> None:
