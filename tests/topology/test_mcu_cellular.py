@@ -6,6 +6,7 @@ The modem is tests/modem_sim, the network somebody else's PPP and NAT, the UART 
 rate. Tests run in order.
 """
 
+import contextlib
 import json
 import shutil
 import socket
@@ -129,7 +130,14 @@ def test_traffic_passes_both_ways_by_the_home_agent(board: Board) -> None:
 
 def test_the_network_that_goes_and_comes_back_is_found_again(board: Board) -> None:
     _order(board, lost=True)
-    until(lambda: not board.status()["uplinks"][0]["up"], 15.0, "the end of the call is not seen")
+
+    def seen() -> bool:
+        # On a busy machine the console's answer may be late.
+        with contextlib.suppress(AssertionError, ValueError):
+            return not board.status()["uplinks"][0]["up"]
+        return False
+
+    until(seen, 15.0, "the end of the call is not seen")
     _order(board, lost=False)
     until(lambda: board.registered(_SLIRP_ADDRESS), 40.0, "A does not register again")
     board.reaches(A.host, C.host)
