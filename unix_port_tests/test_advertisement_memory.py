@@ -32,6 +32,7 @@ class Context:
         self.settings = Settings()
         self.settings.home_address = HOA
         self.settings.cache_capacity = capacity
+        self.settings.cache_prefixes = 1000
         self.counters = Counters()
         self.queues = Queues()
 
