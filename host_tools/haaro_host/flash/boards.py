@@ -35,7 +35,7 @@ CHIPS = {
     "esp32": Chip("ESP32", 0, 0x1000, "xtensawin"),
     "esp32s3": Chip("ESP32-S3", 9, 0x0, "xtensawin"),
     # RP2350 datasheet 5.5.3: rp2350-arm-s. rp2's _boot.py mounts with progsize=256.
-    "rp2350": Chip("RP2350", 0, 0x0, "armv7emsp", 256, 0xE48BFF59, "RP2350"),
+    "rp2350": Chip("RP2350", -1, 0x0, "armv7emsp", 256, 0xE48BFF59, "RP2350"),
 }
 
 
