@@ -193,6 +193,8 @@ class Office:
         ready, _, _ = select.select([self.node.stdout], [], [], SECONDS)
         line = self.node.stdout.readline() if ready else b""
         assert line, "the port's process has ended"
+        if not line.startswith(b"{"):
+            raise AssertionError((line + self.node.stdout.read()).decode())
         return json.loads(line)
 
     def status(self) -> dict:

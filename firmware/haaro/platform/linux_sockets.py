@@ -115,13 +115,14 @@ def vnet_sender(sender) -> bool:
         return False
 
 
-def packets(index: int, octets: int, control: bool):
+def packets(index: int, octets: int, control: bool | None = None):
     """Return a socket that receives frames with IPv4 packets, of which `octets` may wait.
 
-    control: only those marked as ours are (CS6); else only the others.
+    control: True: only those marked as ours (CS6); False: only the others; None: all.
     """
     receiver = socket.socket(_AF_PACKET, socket.SOCK_RAW, 0)
-    bpf.attach(receiver, bpf.marked(_CS6, not control))
+    if control is not None:
+        bpf.attach(receiver, bpf.marked(_CS6, not control))
     receiver.bind(_packet_address(index, _ETH_P_IP))
     receiver.setsockopt(_SOL_SOCKET, _SO_RCVBUF, octets)
     receiver.setblocking(False)
