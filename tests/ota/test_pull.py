@@ -1,5 +1,6 @@
 """A box asks the real server over loopback: fetched, resumed, refused, reported, in time."""
 
+import errno
 import hashlib
 import select
 import socket
@@ -144,10 +145,14 @@ def test_a_transfer_that_broke_goes_on_where_it_ended(desk, box):
     half.write_bytes(data[: len(data) // 2])
     (box.folder / "slots" / "0123456789abcdef.part").write_bytes(b"another bundle")
     loop = Loop(box, url=desk.url)
-    ranges = []
+    ranges, waited = [], set()
     send = socket.socket.send
 
     def watched(sock, octets):
+        if sock not in waited:
+            # The connection is not there at once, as over any network.
+            waited.add(sock)
+            raise BlockingIOError(errno.EAGAIN, "not yet")
         ranges.append(octets)
         return send(sock, octets)
 
@@ -157,6 +162,35 @@ def test_a_transfer_that_broke_goes_on_where_it_ended(desk, box):
     assert f"Range: bytes={len(data) // 2}-\r\n".encode() in b"".join(ranges)
     assert box.version("b") == "0.2.0-r1"
     assert not list(box.folder.rglob("*.part"))
+    assert loop.lines == ["update: another program is started"]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "cut each time"])
+def test_a_server_without_ranges_is_asked_for_all_of_it_once(box, whole):
+    """As many a plain file server: 200 whatever was asked for."""
+    data = bundle(program("new"), pack="stored")
+    digest = hashlib.sha256(data).hexdigest()
+    half = box.folder / "slots" / f"{digest[:16]}.part"
+    half.write_bytes(data[: len(data) // 2])
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            for body in (f"{digest} {len(data)} 1\n".encode(), *[data if whole else data[:-9]] * 2):
+                link, _ = listener.accept()
+                with link:
+                    asked.append(link.recv(4096))
+                    link.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + body)
+
+        threading.Thread(target=serve, daemon=True).start()
+        loop = Loop(box, url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        loop.question()
+    assert f"Range: bytes={len(data) // 2}-".encode() in asked[1]
+    if whole:
+        assert (loop.left, box.version("b")) == (ANOTHER, "0.2.0-r1")
+    else:
+        assert loop.updater.status()["problem"] == "the server cannot go on where it ended"
+        assert half.read_bytes() == data[:-9], "what is there is kept"
 
 
 def test_what_nobody_may_run_is_not_fetched_to_its_end(desk, box):

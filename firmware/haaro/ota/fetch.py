@@ -38,10 +38,11 @@ class Client:
     def getting(self, path: str, at: int, sink):
         """Hand the body of `path` from octet `at` on to `sink(octets)`. Raises OSError.
 
-        `status` is the answer's; `sink` is called only for 200 and 206. The server may begin at 0
+        `status` is the answer's, 0 before there is one; `sink` is called only for 200 and 206. The server may begin at 0
         although asked otherwise: then it is 200.
         """
         updater = self._updater
+        self.status = 0
         self.socket = sock = socket.socket()
         self._until = updater.now + _PATIENCE_MS
         try:
@@ -79,7 +80,6 @@ class Client:
 
     def _answer(self, sock, sink):
         head = b""
-        self.status = 0
         while True:
             piece = self._try(sock.recv, _PIECE)
             if piece is None:

@@ -13,8 +13,11 @@ class Part:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._file = open(path, "ab")  # noqa: SIM115
-        self.octets = self._synced = os.stat(path)[6]
+        self._open()
+
+    def _open(self):
+        self._file = open(self._path, "ab")  # noqa: SIM115
+        self.octets = self._synced = os.stat(self._path)[6]
 
     def take(self, piece: bytes) -> None:
         """Append; now and then it is on the disk too, or a cut would lose all of it."""
@@ -27,6 +30,12 @@ class Part:
         """Have it all on the disk."""
         self._file.flush()
         self._synced = self.octets
+
+    def begin_again(self) -> None:
+        """Forget what is there."""
+        self.close()
+        os.remove(self._path)
+        self._open()
 
     def close(self) -> None:
         """Give the file back."""
@@ -50,7 +59,7 @@ class Incoming:
         self._path = updater.slots.folder + part
         self._part = Part(self._path)
         if self._part.octets > size:
-            self._again()
+            self._part.begin_again()
 
     @property
     def offset(self) -> int:
@@ -67,14 +76,9 @@ class Incoming:
         """Begin to install it; return its fingerprint. Raises ValueError."""
         self._part.sync()
         if digest(self._path) != self._wanted:
-            self._again()
+            self._part.begin_again()
             raise ValueError("the bundle is damaged; send it again")
         self._part.close()
         self.name = ""
         self._updater.install(self._path, self._hex)
         return self._hex[:8]
-
-    def _again(self):
-        self._part.close()
-        os.remove(self._path)
-        self._part = Part(self._path)

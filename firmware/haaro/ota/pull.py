@@ -56,10 +56,23 @@ def pulling(updater, source: str, host: str, port: int, path: str, report: dict)
 def _fetching(updater, client, path, bundle, octets):
     sink = Part(bundle.path)
     at = sink.octets
-    checked = False
+    checked = begun_again = False
+
+    def take(piece):
+        nonlocal at, checked, begun_again
+        if at and client.status == 200:
+            # The server begins at 0 whatever it is asked: once that is as good.
+            if begun_again:
+                raise FetchError("the server cannot go on where it ended")
+            sink.begin_again()
+            at = 0
+            checked = False
+            begun_again = True
+        sink.take(piece)
+
     try:
         while at < octets:
-            for again in client.getting(path, at, sink.take):
+            for again in client.getting(path, at, take):
                 if not checked and sink.octets > _OFFER_LIMIT:
                     sink.sync()
                     if bundle.look():
@@ -71,8 +84,6 @@ def _fetching(updater, client, path, bundle, octets):
                 if sink.octets > octets:
                     raise Refused("it is longer than was said")
                 yield again
-                if client.status == 200 and at:
-                    raise FetchError("the server cannot go on where it ended")
             if client.status not in (200, 206):
                 raise FetchError("the server answers %d" % client.status)
             if sink.octets == at:
