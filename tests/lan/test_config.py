@@ -130,7 +130,7 @@ def test_a_vlan_of_linux(load):
     ],
 )
 def test_what_cannot_be_is_refused_with_key_value_and_remedy(load, lan, key, says):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(config.ConfigError) as error:
         load(lan)
     assert key in str(error.value)
     assert says in str(error.value)
