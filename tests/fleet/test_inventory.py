@@ -25,6 +25,12 @@ uplinks = [{ name = "wan", driver = "linux_netdev", interface = "eth0" }]
 """
 A = '[site.a]\nhome_address = "192.0.2.129"\nprefixes = ["10.1.0.0/24"]\n'
 B = '[site.b]\nhome_address = "192.0.2.130"\nprefixes = ["10.2.0.0/24"]\n'
+# This board has one W5500.
+ONE_CHIP = (
+    '[site.b.router]\nuplinks = [{ name = "wire", driver = "ethernet" }]\n'
+    '[site.b.router.lan]\ndriver = "w5500"\naddress = "10.2.0.1/24"\n'
+    '[site.b]\nboard = "W5500_EVB_PICO2"\n'
+)
 
 
 def judge(tmp_path, text):
@@ -79,6 +85,8 @@ def test_two_sites_are_good(tmp_path):
          "does not give already"),
         ("[site.b]", "[site.b.router.lan]\ndriver = 'w5500'\naddress = '10.1.0.1/24'\n[site.b]",
          "site.b.router.lan.address", "10.1.0.1/24", "inside one of networks (10.2.0.0/24)"),
+        ("[site.b]", ONE_CHIP, "site.b.router.uplinks[0].driver", "ethernet",
+         "pins.csv has one W5500, and lan has it; take lan or this uplink away"),
         ('interface = "eth0"', 'interface = ""', "site.a.router.uplinks[0].interface", "''",
          "1 to 15 characters"),
         ("version = 1", "version = ", "", "the file (", "valid TOML"),

@@ -10,6 +10,8 @@ from tests.lan.conftest import OURS
 
 W5500 = {"driver": "w5500", "address": "10.1.0.1/24"}
 DHCP = {"first": "10.1.0.100", "last": "10.1.0.199"}
+WAN = {"name": "wan", "driver": "linux_netdev", "interface": "wan"}
+WIRE = {"name": "wire", "driver": "ethernet"}
 LINUX = {"driver": "linux_vlan", "address": "10.1.0.1/24", "interface": "eth0", "vlan": 10}
 
 
@@ -17,14 +19,14 @@ LINUX = {"driver": "linux_vlan", "address": "10.1.0.1/24", "interface": "eth0", 
 def load(tmp_path):
     """Return a function that loads a router.json with this section."""
 
-    def load_lan(lan, networks=("10.1.0.0/24",)):
+    def load_lan(lan, networks=("10.1.0.0/24",), uplink=WAN):
         router = {
             "version": 1,
             "name": "A",
             "home_address": "192.0.2.129",
             "home_agent": "192.0.2.1",
             "networks": list(networks),
-            "uplinks": [{"name": "wan", "driver": "linux_netdev", "interface": "wan"}],
+            "uplinks": [uplink],
             "lan": lan,
         }
         (tmp_path / "router.json").write_text(json.dumps(router))
@@ -134,3 +136,50 @@ def test_what_cannot_be_is_refused_with_key_value_and_remedy(load, lan, key, say
         load(lan)
     assert key in str(error.value)
     assert says in str(error.value)
+
+
+# As boards/W5500_EVB_PICO2 has it, and a second chip's.
+ONE_CHIP = "W5500_CS,GPIO17\nW5500_SCK,GPIO18\nW5500_MISO,GPIO16\nW5500_MOSI,GPIO19\n"
+SECOND = "UPLINK_CS,GPIO13\nUPLINK_SCK,GPIO10\nUPLINK_MISO,GPIO12\nUPLINK_MOSI,GPIO11\n"
+
+
+@pytest.mark.parametrize(
+    ("pins", "says"),
+    [
+        (ONE_CHIP, "has one W5500, and lan has it"),
+        (ONE_CHIP + SECOND.replace("13", "17"), "gives UPLINK_CS and W5500_CS the same GPIO17"),
+        (ONE_CHIP + SECOND.replace("10", "18"), "gives UPLINK_SCK and W5500_SCK the same GPIO18"),
+    ],
+    ids=["one chip", "the same chip", "the same bus"],
+)
+def test_an_uplink_at_the_chip_of_the_lan_is_refused_with_key_value_and_remedy(
+    load, tmp_path, pins, says
+):
+    (tmp_path / "pins.csv").write_text(pins)
+    with pytest.raises(config.ConfigError) as error:
+        load(W5500, uplink=WIRE)
+    assert f"router.json: uplinks[0].driver: ethernet: pins.csv {says}" in str(error.value)
+    assert "take lan or this uplink away, or give UPLINK_CS and so on" in str(error.value)
+    assert load(None, uplink=WIRE) is None, "the chip is free for the uplink"
+
+
+@pytest.mark.parametrize(
+    ("pins", "uplink"),
+    [
+        (ONE_CHIP + SECOND, WIRE),
+        (ONE_CHIP, {**WIRE, "chip": "lan8720"}),
+        (ONE_CHIP, WAN),
+        ("", WIRE),
+    ],
+    ids=["two chips", "a PHY", "no Ethernet", "pins unknown"],
+)
+def test_a_lan_beside_another_chip_is_taken(load, tmp_path, pins, uplink):
+    if pins:
+        (tmp_path / "pins.csv").write_text(pins)
+    assert load(W5500, uplink=uplink)["driver"] == "w5500"
+
+
+def test_a_line_of_the_pins_that_cannot_be_read_is_named(load, tmp_path):
+    (tmp_path / "pins.csv").write_text("W5500_CS,GPIOx\n")
+    with pytest.raises(config.ConfigError, match="pins.csv: W5500_CS,GPIOx: must be like W5500_CS"):
+        load(W5500, uplink=WIRE)

@@ -342,6 +342,13 @@ def test_a_chip_that_the_firmware_does_not_know_is_named(hardware):
         made.uplink(ETHERNET, "", False)
 
 
+def test_a_phy_on_rp2_is_refused_since_its_ports_know_w5500_only(hardware):
+    made, _, world = hardware("rp2")
+    with pytest.raises(ValueError, match='chip: lan8720: this firmware has "w5500" only'):
+        made.uplink({**ETHERNET, "chip": "lan8720"}, "", False)
+    assert not world.calls
+
+
 def test_the_lan_ports_mac_is_local_unicast_and_the_boards_own(hardware):
     mac = hardware()[0].mac()
     assert len(mac) == 6 and mac[0] & 3 == 2 and mac[2:] == b"\x30\x40\x50\x60"

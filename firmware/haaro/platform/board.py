@@ -1,15 +1,13 @@
 """Pins, buses and chips of a board, as its pins.csv names them.
 
-Owns which object of `machine` and `network` is made of which pin. pins.csv is the board's own file
-(boards/*/pins.csv), put beside the configuration: `NAME,GPIO10` a line. Names: W5500_* is the LAN
-port's chip, UPLINK_* that of an Ethernet uplink, ETH_MDC, ETH_MDIO and ETH_POWER a PHY's, MODEM_TX,
-MODEM_RX, MODEM_RTS and MODEM_CTS the UART's of a modem.
+Owns which object of `machine` and `network` is made of which pin; the names: platform/pins.py.
 """
 
 import os
 import sys
 
 from haaro.compat import const
+from haaro.platform.pins import read_pins
 
 _BAUD = const(20000000)
 # locally administered, so that no manufacturer has it.
@@ -29,19 +27,7 @@ class Board:
         self._machine = machine
         self.network = network
         self._path = path
-        self._pins: dict = {}
-        try:
-            with open(path) as file:
-                for line in file:
-                    name, _, pin = line.strip().partition(",")
-                    if pin:
-                        self._pins[name] = int(pin.replace("GPIO", ""))
-        except OSError:
-            pass  # a board that needs none; who does says so
-        except ValueError:
-            raise ValueError(
-                "%s: %s: must be like W5500_CS,GPIO10" % (path, line.strip())
-            ) from None
+        self._pins = read_pins(path)
 
     def pin(self, name: str, out: bool = False, needed: bool = True):
         """Return the Pin `name`, None if it is not needed and not there."""
@@ -97,6 +83,8 @@ class Board:
         from haaro.uplink import ethernet
 
         if hasattr(network, "WIZNET5K"):
+            if uplink["chip"] != "w5500":
+                raise ValueError('chip: %s: this firmware has "w5500" only' % uplink["chip"])
             if "UPLINK_CS" not in self._pins:
                 return ethernet.Wiznet(network.WIZNET5K(), uplink)
             cs, reset = self.pin("UPLINK_CS", True), self.pin("UPLINK_RST", True)

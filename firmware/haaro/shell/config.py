@@ -60,7 +60,7 @@ def load(path: str, staged: bool = False) -> tuple:
     policy = take(path, "policy.", top["policy"], _POLICY)
     peers = _static_peers(path, top["peers"], networks, optimization)
     keys = secrets.load(secrets_now)
-    sections = _sections(path, top)
+    sections = _sections(path, top, uplinks)
     settings = Settings()
     settings.name = top["name"]
     settings.home_address = top["home_address"]
@@ -86,7 +86,7 @@ def load(path: str, staged: bool = False) -> tuple:
     return settings, options
 
 
-def _sections(path: str, top: dict) -> dict:
+def _sections(path: str, top: dict, uplinks: list) -> dict:
     """Return what may be left away as a whole: {"console", "update", "lan": dict or None}."""
     found = {"console": top["console"], "update": top["update"], "lan": top["lan"]}
     for key, spec in (("console", _CONSOLE), ("update", _UPDATE)):
@@ -95,7 +95,7 @@ def _sections(path: str, top: dict) -> dict:
     if found["lan"] is not None:
         from haaro.shell import config_lan
 
-        found["lan"] = config_lan.load(path, found["lan"], top["networks"])
+        found["lan"] = config_lan.load(path, found["lan"], top["networks"], uplinks)
     return found
 
 

@@ -27,9 +27,10 @@ _LARGEST_POOL = 200
 _NAME = 15
 
 
-def load(path: str, lan: object, networks: list) -> dict:
+def load(path: str, lan: object, networks: list, uplinks: list) -> dict:
     """Return the section, checked: {"driver", "address": (4 octets, length), "vlan", "interface",
-    "dhcp": options of lan/dhcp.py or None}. networks: [(prefix, length)]. Raises ConfigError.
+    "dhcp": options of lan/dhcp.py or None}. networks: [(prefix, length)], uplinks: those of
+    config_uplinks. Raises ConfigError.
     """
     linux = isinstance(lan, dict) and lan.get("driver") == "linux_vlan"
     found = take(path, "lan.", lan, _LINUX_VLAN if linux else _W5500)
@@ -44,9 +45,34 @@ def load(path: str, lan: object, networks: list) -> dict:
         )
     if linux:
         _check_name(path, found)
-    elif found["dhcp"] is not None:
+        return found
+    for i, uplink in enumerate(uplinks):
+        if uplink["driver"] == "ethernet" and uplink["chip"] == "w5500":
+            _check_chip(path, "uplinks[%d].driver" % i)
+    if found["dhcp"] is not None:
         found["dhcp"] = _dhcp(path, found["dhcp"], address, plen)
     return found
+
+
+def _check_chip(path, where):
+    """Refuse an uplink at the LAN port's W5500, or at its bus: the port's stack moves the uplink's
+    frames in interrupts, also while we hold the bus.
+    """
+    from haaro.platform.pins import read_pins
+
+    try:
+        pins = read_pins(beside(path, "pins.csv"))
+    except ValueError as error:
+        raise ConfigError(path, "lan.driver", "w5500", str(error)) from None
+    # Without the file this is no board, or one that will say which pins it lacks.
+    why = "" if "UPLINK_CS" in pins or not pins else "pins.csv has one W5500, and lan has it"
+    lans = {pin: name for name, pin in pins.items() if name[:6] == "W5500_"}
+    for name, pin in pins.items():
+        if name[:7] == "UPLINK_" and pin in lans:
+            why = "pins.csv gives %s and %s the same GPIO%d" % (name, lans[pin], pin)
+    if why:
+        remedy = "take lan or this uplink away, or give UPLINK_CS and so on a second W5500's pins"
+        raise ConfigError(path, where, "ethernet", "%s; %s" % (why, remedy))
 
 
 def _check_name(path, found):

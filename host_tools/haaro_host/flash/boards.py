@@ -70,6 +70,12 @@ def flashable(name: str) -> bool:
     return (folder() / name / "board.json").exists()
 
 
+def pins(name: str) -> bytes:
+    """Return the pins.csv of board `name`, nothing if it has none."""
+    path = folder() / name / "pins.csv"
+    return path.read_bytes() if path.exists() else b""
+
+
 def load(name: str) -> Board:
     """Return board `name`. Raises BadInputError when there is none, or nothing to flash on it."""
     place = folder() / name

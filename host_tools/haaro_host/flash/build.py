@@ -107,7 +107,7 @@ def build(board: Board, out: Path) -> dict[str, Any]:
     program = firmware_files(board)
     files = tree.initial(program, board.name, mpy, tree.version(0))
     # Which pin is what: platform/board.py reads it.
-    files["pins.csv"] = (boards.folder() / board.name / "pins.csv").read_bytes()
+    files["pins.csv"] = boards.pins(board.name)
     place = board.table.find(PARTITION)
     what = f"partition {PARTITION} of {board.table.name}"
     image = filesystem.image(files, place.size, what, board.chip.unit)

@@ -17,6 +17,7 @@ from typing import Any
 import tomlkit
 
 from haaro.shell import config as router_config
+from haaro_host.flash import boards
 from haaro_host.fleet.files import PUBLIC, FleetError, FleetFileError, write_whole
 from haaro_host.fleet.schema import FleetDocument, SiteTable, is_site_name, parse
 from haaro_host.fleet.template import TEMPLATE
@@ -253,6 +254,7 @@ def _router_problems(fleet: Fleet, file: str) -> Iterator[Problem]:
         path = Path(folder) / "router.json"
         secrets = Path(folder) / "router.secrets.json"
         secrets.touch(0o600)
+        pins = Path(folder) / "pins.csv"
         association = {"spi": 256, "algorithm": "hmac-sha256", "key": "00" * 32}
         for site in fleet.in_service:
             # Whether the store has the passwords is export's question.
@@ -264,6 +266,8 @@ def _router_problems(fleet: Fleet, file: str) -> Iterator[Problem]:
                 # The store's; export puts them there.
                 router["update"] = {"keys": ["00" * 32], **router["update"]}
             path.write_text(json.dumps(router, default=str))
+            # As on the box: which chips there are.
+            pins.write_bytes(boards.pins(site.board))
             try:
                 router_config.load(str(path))
             except router_config.ConfigError as error:
