@@ -61,7 +61,7 @@ class Console:
         self.path = os.ttyname(self._slave)
         self.said = b""
 
-    def ask(self, command: str, wait_s: float = 2.0) -> str:
+    def ask(self, command: str, wait_s: float = 10.0) -> str:
         """The answer to one command."""
         begin = len(self.said)
         os.write(self._master, b"\x15" + command.encode() + b"\r")
@@ -105,10 +105,15 @@ class Board:
         return dict(json.loads(text[text.index("{") : text.rindex("}") + 1]))
 
     def registered(self, care_of_address: str) -> bool:
+        """Whether the home agent is reached from there now: a registration outlives its uplink."""
         with contextlib.suppress(AssertionError, ValueError):
-            registration = self.status()["registration"]
+            status = self.status()
+            registration = status["registration"]
             return bool(
-                registration["registered"] and registration["care_of_address"] == care_of_address
+                registration["registered"]
+                and registration["care_of_address"] == care_of_address
+                and registration["tunnel"]["up"]
+                and any(each["up"] and each["in_use"] for each in status["uplinks"])
             )
         return False
 
@@ -120,7 +125,15 @@ class Board:
                 return self.hosts.ping(source, destination, count=2) > 0
             return False
 
-        until(passes, 30.0, f"{source} does not reach {destination}")
+        if not processes.wait_until(passes, 30.0, 0.05):
+            raise AssertionError(f"{source} does not reach {destination}: {self._facts()}")
+
+    def _facts(self) -> str:
+        """What both ends of A's tunnel say, for a failure that nobody has seen yet."""
+        facts: dict[str, Any] = {"home agent": self.lab.node_status("ha")}
+        with contextlib.suppress(AssertionError, ValueError):
+            facts["A"] = self.status()
+        return json.dumps(facts)
 
     def path_to_c(self) -> str | None:
         peers = {peer["cr_hoa"]: peer["path"] for peer in self.status()["peers"]}

@@ -142,7 +142,6 @@ def test_the_network_that_goes_and_comes_back_is_found_again(board: Board) -> No
     until(lambda: board.registered(_SLIRP_ADDRESS), 40.0, "A does not register again")
 
 
-@pytest.mark.xfail(reason="an open defect, see docs/cellular.md: not always within 30 s")
 def test_traffic_comes_back_with_the_network(board: Board) -> None:
     """After the test above."""
     board.reaches(A.host, C.host)
