@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 import tty
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class Trouble:
     octets_per_s: float = 0.0  # a slow port; 0 as fast as it goes
 
 
-class Line:
+class Line(ABC):
     """Carries octets between a file descriptor or socket and the chip, in a thread of its own."""
 
     def __init__(self, chip: Chip, trouble: Trouble | None = None) -> None:
@@ -66,8 +67,9 @@ class Line:
         self._thread.join(10)
         assert not self._thread.is_alive()
 
+    @abstractmethod
     def _run(self) -> None:
-        raise NotImplementedError
+        """Carry octets until it is over."""
 
     def _take(self, data: bytes) -> bool:
         """Give `data` to the chip as the cable lets it; False when the cable is pulled."""

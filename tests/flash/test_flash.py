@@ -11,7 +11,7 @@ from haaro_host.flash import boards, micropython
 from haaro_host.fleet import store
 from tests.esp_loader.chip import Chip
 from tests.esp_loader.line import Pty, Trouble
-from tests.flash.conftest import PLAIN, S3, audit_lines, flash_command
+from tests.flash.conftest import PICO, PLAIN, S3, audit_lines, flash_command
 from tests.flash.conftest import micropython as run_micropython
 from tests.fleet.terminal import Terminal
 
@@ -261,7 +261,7 @@ def test_all_boxes_of_a_hub_are_told_by_their_ids_and_flashed_side_by_side(
     site.change(
         "[site.office-b]\n", f'[site.office-b]\nboard = "{S3}"\nunique_id = "7cdfa1000002"\n'
     )
-    site.change("[site.office-c]\n", '[site.office-c]\nunique_id = "00c0ffee0001"\n')  # UNIX
+    site.change("[site.office-c]\n", f'[site.office-c]\nboard = "{PICO}"\n')
     second = Chip(tmp_path / "second.flash", mac=bytes.fromhex("7cdfa1000002"))
     stranger = Chip(tmp_path / "third.bin", mac=bytes.fromhex("7cdfa1000003"))
     rest = (
@@ -271,7 +271,9 @@ def test_all_boxes_of_a_hub_are_told_by_their_ids_and_flashed_side_by_side(
     with Pty(chip) as one, Pty(second) as two, Pty(stranger) as three:
         ports = ("--port", two.url, "--port", one.url, "--port", three.url)
         said = site.run("flash", *ports, *rest, "--json", status=1)
-    boxes = json.loads(said[said.index("{") : said.rindex("}") + 1])["boxes"]
+    document = json.loads(said[said.index("{") : said.rindex("}") + 1])
+    boxes = document["boxes"]
+    assert list(document["left_out"]) == ["office-c"]
     results = [(box["site"], box["result"]) for box in boxes]
     assert results == [("office-b", "flashed"), ("office-a", "flashed"), ("", "failed")]
     assert "no site has unique_id 7cdfa1000003" in boxes[2]["error"]
@@ -282,6 +284,39 @@ def test_all_boxes_of_a_hub_are_told_by_their_ids_and_flashed_side_by_side(
     assert {entry["site"] for entry in audit_lines(site)} == {"office-a", "office-b"}
     second.close()
     stranger.close()
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        (
+            f'board = "{PICO}"\n',
+            "hold BOOTSEL, plug it in, run: haaro flash office-b --micropython",
+        ),
+        ('board = "OPENWRT"\n', "run: haaro flash office-b --ssh root@HOST"),
+        ('unique_id = "00c0ffee0001"\n', "board UNIX is not flashed; "),
+        (
+            f'board = "{S3}"\n',
+            "it has no unique_id; give it one in fleet.toml, or run: haaro flash",
+        ),
+    ],
+    ids=["drive", "ssh", "not flashed", "no id"],
+)
+def test_who_is_left_out_of_all_is_named_with_what_to_do_instead(
+    site, chip, firmware, micropython_bin, keys, why
+):
+    site.change("[site.office-b]\n", "[site.office-b]\n" + keys)
+    site.change("[site.office-c]\n", '[site.office-c]\nrevoked = "2026-11-24 stolen"\n')
+    chip.mac = bytes.fromhex("7cdfa1000009")  # nobody's: this test writes nothing
+    rest = ("--micropython", micropython_bin[S3], "--firmware", firmware[S3], "--before",
+            "no-reset", "--after", "no-reset")  # fmt: skip
+    with Pty(chip) as line:
+        said = site.run("flash", "--all", "--port", line.url, *rest, status=1)
+    (note,) = [row for row in said.splitlines() if "left out" in row]
+    assert note.startswith("NOTE: office-b is left out: ") and why in note
+    site.change('unique_id = "7cdfa1000001"\n', "")
+    said = site.run("flash", "--all", "--port", "x", *rest, status=2)
+    assert why in said and "office-a: it has no unique_id" in said
 
 
 def test_on_a_terminal_each_box_of_a_hub_has_a_bar_of_its_own(tmp_path):

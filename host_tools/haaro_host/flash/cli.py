@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -141,6 +142,7 @@ def flash(
             return _prepared(fleet, keys, site, options)
 
         shown = _Shown(as_json)
+        left_out = _left_out(fleet) if every else {}
         if by_its_drive:
             site = fleet.site(name)
             got = by_drive.parts(fleet, keys, site, firmware, options.micropython)
@@ -151,7 +153,7 @@ def flash(
             work = _Box(fleet, prepare(fleet.site(name)), cables[0], options, shown)
             outcomes = [work.run()]
         shown.end()
-        _report(outcomes, as_json)
+        _report(outcomes, as_json, left_out)
 
 
 def _check_usage(name: str, ports: list[str], every: bool, dry_run: bool) -> None:
@@ -190,9 +192,8 @@ def _flash_all(
         if site.table.unique_id and boards.flashable(site.board) and not by_drive.wanted(site)
     }
     if not by_id:
-        raise BadInputError(
-            f"{fleet.path}: no site with such a board has a unique_id; flash them one by one"
-        )
+        rows = [f"{name}: {why}" for name, why in _left_out(fleet).items()]
+        raise BadInputError("\n".join([f"{fleet.path}: --all can tell no site's box:", *rows]))
 
     def one(cable: Cable) -> Outcome:
         try:
@@ -208,7 +209,31 @@ def _flash_all(
         return list(pool.map(one, cables))
 
 
-class _Work:
+def _left_out(fleet: Fleet) -> dict[str, str]:
+    """Return {site: why `--all` cannot flash its box, and what to do instead}."""
+    found = {}
+    for site in fleet.in_service:
+        one = f"haaro flash {site.name}"
+        if by_drive.wanted(site):
+            found[site.name] = (
+                f"the boot ROM's drive of its {boards.load(site.board).chip.name} says nothing of"
+                f" whose it is; hold BOOTSEL, plug it in, run: {one} --micropython FILE.uf2"
+            )
+        elif site.board == openwrt.NAME:
+            found[site.name] = f"an OpenWrt box is flashed by ssh; run: {one} --ssh root@HOST"
+        elif not boards.flashable(site.board):
+            found[site.name] = (
+                f"board {site.board} is not flashed; {boards.folder() / site.board / 'board.md'}"
+                " says how it is set up"
+            )
+        elif not site.table.unique_id:
+            found[site.name] = (
+                f"it has no unique_id; give it one in {fleet.path.name}, or run: {one} --port PORT"
+            )
+    return found
+
+
+class _Work(ABC):
     """One box on its way, by whichever way; `_burn` is that."""
 
     def __init__(
@@ -220,8 +245,9 @@ class _Work:
         self._options = options
         self._shown = shown
 
+    @abstractmethod
     def _burn(self) -> None:
-        raise NotImplementedError
+        """Put everything into the box. Raises FleetError."""
 
     def run(self) -> Outcome:
         """Do it; what went wrong is in the outcome, and the audit line is written."""
@@ -401,10 +427,13 @@ class _Shown:
             self._bars.stop()
 
 
-def _report(outcomes: list[Outcome], as_json: bool) -> None:
+def _report(outcomes: list[Outcome], as_json: bool, left_out: dict[str, str] | None = None) -> None:
     if as_json:
-        document(SCHEMA, boxes=[asdict(outcome) for outcome in outcomes])
+        boxes = [asdict(outcome) for outcome in outcomes]
+        document(SCHEMA, boxes=boxes, left_out=left_out or {})
     else:
+        for site, why in (left_out or {}).items():
+            typer.echo(f"NOTE: {site} is left out: {why}", err=True)
         for outcome in outcomes:
             for note in outcome.notes:
                 typer.echo(f"NOTE: {outcome.site}: {note}", err=True)
