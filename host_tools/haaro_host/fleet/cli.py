@@ -3,6 +3,7 @@
 Exit status: 0 done, 1 refused, 2 bad usage or a bad fleet file.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from haaro_host.fleet import export as exporter
 from haaro_host.fleet import inventory, store
 from haaro_host.fleet.files import FleetError, locked, write_whole
 from haaro_host.fleet.inventory import Fleet, Site
+from haaro_host.fleet.keys import Keys
 from haaro_host.fleet.output import (
     FLEET,
     JSON,
@@ -27,6 +29,8 @@ export = typer.Typer(
     help="Write what the home agent or the boxes read.", no_args_is_help=True
 )  # fmt: skip
 app.add_typer(export, name="export")
+_SITES = typer.Argument(None, help="the sites", autocompletion=site_names)
+_EVERY = typer.Option(False, "--all", help="every site in service")
 
 
 @app.command()
@@ -215,8 +219,8 @@ def export_home_agent(
 
 @export.command("router")
 def export_router(
-    sites: list[str] = typer.Argument(None, help="the sites", autocompletion=site_names),
-    every: bool = typer.Option(False, "--all", help="every site in service"),
+    sites: list[str] = _SITES,
+    every: bool = _EVERY,
     path: Path = FLEET,
     out: Path | None = typer.Option(
         None, help="a directory for one folder a site; `routers` beside the fleet file"
@@ -226,20 +230,14 @@ def export_router(
 ) -> None:
     """Write router.json and router.secrets.json (mode 0600) of sites, one folder each."""
     with errors():
-        fleet = inventory.load(path)
-        chosen = chosen_sites(fleet, sites, every)
-        keys = store.open_store(fleet, passphrase_file).keys
-        made = [(site, exporter.router_files(fleet, keys, site)) for site in chosen]
-        written = []
-        for site, files in made:
-            written += _write((out or fleet.directory / "routers") / site.name, files)
-        _report(written, as_json)
+        made = _files_of(exporter.router_files, path, sites, every, passphrase_file)
+        _report(_write_each(out or path.resolve().parent / "routers", made), as_json)
 
 
 @export.command("openwrt")
 def export_openwrt(
-    sites: list[str] = typer.Argument(None, help="the sites", autocompletion=site_names),
-    every: bool = typer.Option(False, "--all", help="every site in service"),
+    sites: list[str] = _SITES,
+    every: bool = _EVERY,
     path: Path = FLEET,
     out: Path | None = typer.Option(
         None, help="a directory for one folder a site; `openwrt` beside the fleet file"
@@ -249,14 +247,19 @@ def export_openwrt(
 ) -> None:
     """Write etc/config/haaro and the secrets (mode 0600) of sites, as an OpenWrt box has them."""
     with errors():
-        fleet = inventory.load(path)
-        chosen = chosen_sites(fleet, sites, every)
-        keys = store.open_store(fleet, passphrase_file).keys
-        made = [(site, exporter.openwrt_files(fleet, keys, site)) for site in chosen]
-        written = []
-        for site, files in made:
-            written += _write((out or fleet.directory / "openwrt") / site.name, files)
-        _report(written, as_json)
+        made = _files_of(exporter.openwrt_files, path, sites, every, passphrase_file)
+        _report(_write_each(out or path.resolve().parent / "openwrt", made), as_json)
+
+
+def _files_of(
+    box_files: Callable[[Fleet, Keys, Site], list[exporter.File]], path: Path,
+    sites: list[str], every: bool, passphrase_file: Path | None,
+) -> dict[str, list[exporter.File]]:  # fmt: skip
+    """Return {site: its files} of the sites chosen: all are made before one is written."""
+    fleet = inventory.load(path)
+    chosen = chosen_sites(fleet, sites, every)
+    keys = store.open_store(fleet, passphrase_file).keys
+    return {site.name: box_files(fleet, keys, site) for site in chosen}
 
 
 def chosen_sites(fleet: Fleet, names: list[str] | None, every: bool) -> list[Site]:
@@ -271,6 +274,10 @@ def _write(folder: Path, files: list[exporter.File]) -> list[dict[str, Any]]:
         {"file": str(folder / name), "changed": write_whole(folder / name, data, mode)}
         for name, data, mode in files
     ]
+
+
+def _write_each(out: Path, made: dict[str, list[exporter.File]]) -> list[dict[str, Any]]:
+    return [row for site, files in made.items() for row in _write(out / site, files)]
 
 
 def _report(written: list[dict[str, Any]], as_json: bool) -> None:
