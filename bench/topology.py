@@ -56,6 +56,7 @@ class Net:
             system.mount_bpf(self.run / "bpf")
             self._build()
         except BaseException:
+            # Also Ctrl-C: who is never entered is never left, and namespaces outlive the process.
             self.__exit__()
             raise
         return self

@@ -98,6 +98,7 @@ def start(base, arguments):
 
             status = getattr(haaro_device, "status", 0)
     except Exception as error:
+        # Whatever a program of a slot raises, its trial must be counted and the box started again.
         sys.print_exception(error)
     if status == 2 and trial:
         # It cannot even read the configuration: that is no reason not to start the old one.

@@ -72,6 +72,7 @@ class Office:
         try:
             self._build()
         except BaseException:
+            # Also Ctrl-C: who is never entered is never left, and namespaces outlive the process.
             self._stack.close()
             raise
         return self

@@ -177,6 +177,7 @@ def in_fork(judge) -> str:
             os.dup2(quiet, 2)
             status = judge()
         except BaseException:
+            # A mutant may raise anything, SystemExit too, and each of them is a test that is red.
             status = _KILLED
         finally:
             os._exit(status)

@@ -93,13 +93,14 @@ class _Keyring:
         try:
             found: str | None = self._keyring.get_password(service, user)
         except Exception as error:
+            # Each backend raises errors of its own: D-Bus, Windows, a plug-in's.
             raise _unusable(error) from None
         return found
 
     def set_password(self, service: str, user: str, value: str) -> None:
         try:
             self._keyring.set_password(service, user, value)
-        except Exception as error:
+        except Exception as error:  # as above
             raise _unusable(error) from None
 
 

@@ -110,6 +110,7 @@ class Store:
             known = db.execute("SELECT count(*) FROM router").fetchone()[0]
             self.fresh = path != ":memory:" and known == 0
         except BaseException:
+            # Whatever it was, a handle that nobody has would keep the exclusive lock.
             db.close()
             raise
         return db

@@ -155,6 +155,7 @@ class Outages:
                 if not count % _WRITE_EVERY:
                     self.write()
         except BaseException:
+            # Ctrl-C above all: the pool lets go of what runs only when that is over.
             self._say("ending; what runs now is let finish first (up to a quarter of an hour)")
             raise
         finally:
