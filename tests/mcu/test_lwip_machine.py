@@ -21,7 +21,8 @@ ETHERNET = {"name": "wire", "driver": "ethernet", "chip": "w5500", "phy_address"
             "address": None, "gateway": None}  # fmt: skip
 CELLULAR = {"name": "lte", "driver": "cellular", "interface": "modem0", "port": "UART2",
             "baud": 460800, "apn": "", "user": "", "profile": "ec25", "roaming": False,
-            "mux": True, "data_cap_mb": 0, "power_key": "KEY", "reset": None}  # fmt: skip
+            "mux": True, "data": "ppp", "data_cap_mb": 0, "power_key": "KEY",
+            "reset": None}  # fmt: skip
 SETTINGS = types.SimpleNamespace(home_address=HOME, networks=[(NETWORK, 24)], encapsulation="udp")
 PINS = """W5500_CS,GPIO5
 W5500_SCK,GPIO18

@@ -15,8 +15,8 @@ SOURCE = Path(uart_modem.__file__)
 SLIRP, FAR = bytes([10, 0, 2, 15]), bytes([203, 0, 113, 9])
 UPLINK = {
     "name": "lte", "driver": "cellular", "interface": "modem0", "port": "uart1", "baud": 9600,
-    "apn": "", "user": "", "profile": "generic", "roaming": False, "mux": True, "data_cap_mb": 0,
-    "power_key": "MODEM_KEY", "reset": None,
+    "apn": "", "user": "", "profile": "generic", "roaming": False, "mux": True, "data": "ppp",
+    "data_cap_mb": 0, "power_key": "MODEM_KEY", "reset": None,
 }  # fmt: skip
 
 

@@ -48,6 +48,8 @@ class Program:
         link.unlink(missing_ok=True)
         link.symlink_to(os.ttyname(self._slave))
         self._peer: Peer | None = None
+        self._socket: socket.socket | None = None
+        self._ends: set[tuple[str, int]] = set()
         self._said = 0
         self._was: tuple[object, ...] = ()
         self.stopped = False
@@ -59,9 +61,11 @@ class Program:
             self._turn()
         if self._peer:
             self._peer.close()
+        self._close_socket()
 
     def _turn(self) -> None:
-        watched = [self._master, self._control, *([self._peer] if self._peer else [])]
+        watched = [self._master, self._control]
+        watched += [each for each in (self._peer, self._socket) if each]
         ready, _, _ = select.select(watched, [], [], self._wait())
         now = self._now()
         for name in _LINES:
@@ -74,6 +78,7 @@ class Program:
             with suppress(OSError):
                 self._modem.receive(now, os.read(self._master, _PIECE))
         self._network(now, self._peer is not None and self._peer in ready)
+        self._datagrams(now)
         out = self._modem.poll(now)
         while out:
             out = out[os.write(self._master, out) :]
@@ -110,6 +115,33 @@ class Program:
         elif self._peer and not modem.data_mode:
             self._peer.close()
             self._peer = None
+
+    def _datagrams(self, now: int) -> None:
+        """The NAT that an operator has: a port of ours, and only answers come in (RFC 4787 5)."""
+        stack = self._modem.stack
+        if stack is None or stack.port is None:
+            self._close_socket()
+            return
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+            self._socket.bind(("", 0))
+        for octets, address, port in stack.sent:
+            self._ends.add((address, port))
+            with suppress(OSError):
+                self._socket.sendto(octets, (address, port))
+        stack.sent.clear()
+        with suppress(BlockingIOError):
+            while True:
+                octets, end = self._socket.recvfrom(_PIECE)
+                if end in self._ends:
+                    stack.arrive(now, octets, *end)
+
+    def _close_socket(self) -> None:
+        if self._socket:
+            self._socket.close()
+            self._socket = None
+        self._ends.clear()
 
     def _report(self) -> None:
         modem = self._modem

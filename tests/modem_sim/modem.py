@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.modem_sim.mux import Responder
+from tests.modem_sim.sockets import Stack
 
 GUARD_MS = 1000
 _RAW, _COMMANDS_BY, _CALL = 0, 1, 2  # the line itself, and the channels on it
@@ -45,6 +46,7 @@ class Behaviour:
     chatter: str = ""  # said unasked in the middle of each answer
     truncates: int = 0  # so many answers lose their second half
     mux: str = ""  # yes; dead: says OK to AT+CMUX and then nothing; refuses: channel 2
+    stack: str = ""  # address of its own UDP/IP stack, where it has one (sockets.py)
     deviation: str = ""  # "swapped": n and stat of the registration are exchanged
 
 
@@ -83,6 +85,9 @@ class Modem:
         self._lost = False
         self._radio = True
         self._apn = ""
+        self.stack: Stack | None = None
+        if self.behaviour.stack:
+            self.stack = Stack(self.behaviour.stack, self._say, self._octets, self._die)
         if not self.behaviour.powered:
             self._alive_at = None
         else:
@@ -105,11 +110,15 @@ class Modem:
         self._echo = self.behaviour.echo
         self._search_from = self._alive_at
         self._radio = True
+        if self.stack:
+            self.stack.restart()
 
     def lose_network(self, lost: bool, now: int) -> None:
         """The network goes, or comes back after `register_ms`; a call ends."""
         self._lost = lost
         self._search_from = now
+        if lost and self.stack:
+            self.stack.deactivate(now)
         if lost and self.data_mode:
             self.data_mode = False
             self._say(now, "NO CARRIER", _CALL)
@@ -209,7 +218,9 @@ class Modem:
 
     def _take(self, channel: int, octets: bytes) -> None:
         for octet in octets:
-            if self.data_mode and channel != _COMMANDS_BY:
+            if self.stack and self.stack.wanted and channel == self._asked_by:
+                self.stack.payload(self._now, octet)
+            elif self.data_mode and channel != _COMMANDS_BY:
                 self._data(self._now, octet)
             else:
                 self._character(self._now, octet, channel)
@@ -261,6 +272,13 @@ class Modem:
     def _say(self, now: int, text: str, channel: int = _COMMANDS_BY) -> None:
         self._output.append((now, f"\r\n{text}\r\n".encode(), channel if self._mux else _RAW))
 
+    def _octets(self, now: int, octets: bytes) -> None:
+        """Part of an answer of the stack's: it may hold anything."""
+        self._output.append((now + self.behaviour.latency_ms, octets, self._asked_by))
+
+    def _die(self) -> None:
+        self.deaf = "power_key"
+
     def _answer(self, now: int, final: str, *lines: str) -> None:
         """One answer, with everything that is wrong with this modem."""
         how = self.behaviour
@@ -297,6 +315,10 @@ class Modem:
     def _command(self, now: int, text: str) -> None:
         self.commands.append(text)
         upper = text.upper()
+        if self.stack and self.stack.command(
+            now, text, self._stat(now) in (1, 5), self.behaviour.apn
+        ):
+            return
         for pattern, handler in _COMMANDS:
             found = re.fullmatch(pattern, text if '"' in text else upper)
             if found:

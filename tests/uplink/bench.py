@@ -21,6 +21,7 @@ SETTINGS = {
     "profile": "generic",
     "roaming": False,
     "mux": True,
+    "data": "ppp",
 }
 _PEER_WAIT_S = 0.1
 _TURNS = 200000

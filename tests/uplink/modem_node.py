@@ -78,7 +78,7 @@ def main():
     modem_profiles.GENERIC["rest_ms"] = 200
     uplink = {
         "name": "lte", "port": port, "baud": 115200, "apn": "internet", "user": "",
-        "profile": profile, "roaming": False, "mux": True, "data_cap_mb": cap,
+        "profile": profile, "roaming": False, "mux": True, "data": "ppp", "data_cap_mb": cap,
         "interface": "modem0",
         "power_key": directory + "/power_key", "reset": directory + "/reset",
     }  # fmt: skip

@@ -41,9 +41,9 @@ def test_defaults_of_a_cellular_uplink(load):
     assert options["uplinks"] == [
         {
             **UPLINK, "interface": "modem0", "baud": 115200, "apn": "", "user": "",
-            "profile": "generic", "roaming": False, "mux": True, "data_cap_mb": 0,
-            "power_key": None, "reset": None, "priority": None, "cost": 0, "metered": False,
-            "budget_kb_hour": 200,
+            "profile": "generic", "roaming": False, "mux": True, "data": "ppp",
+            "data_cap_mb": 0, "power_key": None, "reset": None, "priority": None, "cost": 0,
+            "metered": False, "budget_kb_hour": 200,
         }
     ]  # fmt: skip
 
@@ -59,6 +59,9 @@ def test_defaults_of_a_cellular_uplink(load):
         ({"data_cap_mb": -1}, "uplinks[0].data_cap_mb"),
         ({"password": CANARY}, "uplinks[0].password: unknown key"),
         ({"interface": "i" * 15}, "1 to 14 characters"),
+        ({"data": "slip"}, "uplinks[0].data"),
+        ({"data": "sockets"}, 'needs a profile that has them (ec25, bg96, bg770), or "ppp"'),
+        ({"data": "sockets", "profile": "sara-r4"}, '"sockets" with profile "sara-r4"'),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name(load, change, words):
@@ -105,6 +108,11 @@ def test_profiles_are_those_that_the_configuration_knows(load):
     for name in ("generic", "sim7600", "ec25", "bg96", "bg770", "sara-r4"):
         _, options = load([{**UPLINK, "profile": name}])
         assert set(profile(options["uplinks"][0]["profile"])) == set(GENERIC)
+        if profile(name)["sockets"]:
+            load([{**UPLINK, "profile": name, "data": "sockets"}])
+        else:
+            with pytest.raises(config.ConfigError):
+                load([{**UPLINK, "profile": name, "data": "sockets"}])
 
 
 def test_mark_of_a_pin_stays_until_it_is_taken_away(tmp_path):

@@ -78,6 +78,10 @@ class LinuxMachine:
         return LinuxVlan(self._routing, lan)
 
     def _add_modem(self, index, uplink, secrets_path):
+        if uplink["data"] == "sockets":
+            raise ValueError(
+                'uplinks[%d].data: sockets: is for microcontrollers; here it is "ppp"' % index
+            )
         from haaro.shell import secrets, unload
         from haaro.uplink.linux_modem import LinuxModem
 

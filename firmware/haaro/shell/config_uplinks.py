@@ -38,6 +38,8 @@ def load(path: str, rows: list, lans: list, passwords) -> list:
             _check_address(path, where, uplink)
         if driver == "wifi":
             _wifi(path, where, uplink, passwords())
+        if driver == "cellular":
+            _check_data(path, where, uplink)
         uplinks.append(uplink)
     for key in ("name", "port", "interface"):
         seen = [uplink[key] for uplink in uplinks if key in uplink]
@@ -69,6 +71,13 @@ def _wifi(path, where, uplink, passwords):
             raise ConfigError(path, here + "ssid", repr(ssid), allowed)
         networks.append(network)
     uplink["networks"] = networks
+
+
+def _check_data(path, where, uplink):
+    if uplink["data"] == "sockets" and uplink["profile"] not in _SOCKETS:
+        given = '"sockets" with profile "%s"' % uplink["profile"]
+        allowed = 'needs a profile that has them (%s), or "ppp"' % ", ".join(_SOCKETS)
+        raise ConfigError(path, where + "data", given, allowed)
 
 
 def _check_address(path, where, uplink):
@@ -124,7 +133,8 @@ _ANY = {
 }
 _NETDEV = dict(_ANY)
 _NETDEV["interface"] = (text_of(15), REQUIRED)
-# docs/cellular.md.
+# docs/cellular.md. Profiles in which modem_profiles.py has the modem's own sockets.
+_SOCKETS = ("ec25", "bg96", "bg770")
 _CELLULAR = dict(_ANY)
 _CELLULAR.update(
     {
@@ -137,6 +147,7 @@ _CELLULAR.update(
         "profile": (choice("generic", "sim7600", "ec25", "bg96", "bg770", "sara-r4"), "generic"),
         "roaming": (_BOOL, False),
         "mux": (_BOOL, True),
+        "data": (choice("ppp", "sockets"), "ppp"),
         # Of a month, both ways; 0: none.
         "data_cap_mb": (number(0, 1000000), 0),
         "power_key": (text_of(255), None),

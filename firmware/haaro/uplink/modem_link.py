@@ -17,7 +17,8 @@ class ModemLink:
     def __init__(self, uplink: dict, secrets: dict, path: str, doors: dict, random) -> None:
         self._uplink = uplink
         self._doors = doors
-        settings = {key: uplink[key] for key in ("apn", "user", "profile", "roaming", "mux")}
+        keys = ("apn", "user", "profile", "roaming", "mux", "data")
+        settings = {key: uplink[key] for key in keys}
         settings.update(secrets)
         self._modem = Cellular(settings, tuple(doors), PinMark(path + ".pin"), random)
         self._meter = Meter(path + ".octets", uplink["data_cap_mb"])

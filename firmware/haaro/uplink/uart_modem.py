@@ -1,4 +1,4 @@
-"""A modem at a board's UART as uplink: our own PPP, and UDP of our own on top of it.
+"""A modem at a board's UART as uplink: our own PPP with UDP of our own on top, or its socket.
 
 Owns the UART, the pins of power and reset, and the packets that wait for the line; decides nothing.
 lwIP knows nothing of this link: platform/lwip_sockets.py gets its socket from here (ip_socket.py).
@@ -102,6 +102,8 @@ class UartModem(ModemLink):
         """Facts for the status report."""
         answer = super().status()
         answer["lost"] = self.lost
+        if self._modem.sockets:
+            answer["lost"] += self._modem.sockets.lost
         udp = self._socket
         if udp:
             answer["ip"] = {
