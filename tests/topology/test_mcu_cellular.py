@@ -56,14 +56,26 @@ def _layout() -> plan.Layout:
 
 @pytest.fixture(scope="module")
 def board(request: pytest.FixtureRequest, privileged: None) -> Iterator[Board]:
-    """The lab with its home agent and C; A has power, its modem asks for a PIN."""
-    if peer.why_not_here() or not shutil.which("ethtool"):
-        pytest.skip(peer.why_not_here() or "needs the Debian package ethtool")
+    """Its modem's network is slirp."""
+    if peer.why_not_here():
+        pytest.skip(peer.why_not_here())
+    yield from board_with_modem(request, "u", _UPLINK, 'mux="yes"')
+
+
+def board_with_modem(
+    request: pytest.FixtureRequest, suffix: str, uplink: dict[str, object], *modem_is: str
+) -> Iterator[Board]:
+    """The lab with its home agent and C; A has power, its modem asks for a PIN.
+
+    suffix: of the lab's name; modem_is: KEY=JSON of the simulated modem's Behaviour.
+    """
+    if not shutil.which("ethtool"):
+        pytest.skip("needs the Debian package ethtool")
     out = ARTIFACTS / request.module.__name__.rpartition(".")[2]
     shutil.rmtree(out, ignore_errors=True)
     place, modem = out / "board", out / "modem"
     place.mkdir(parents=True)
-    lab = Lab(f"{NAME}u", out / "logs", True, _layout())
+    lab = Lab(f"{NAME}{suffix}", out / "logs", True, _layout())
     made = Board(lab, Hosts(lab.name, plan.HOST_ADDRESS, out / "logs"), place)
     before = request.session.testsfailed
     broken = True
@@ -72,7 +84,8 @@ def board(request: pytest.FixtureRequest, privileged: None) -> Iterator[Board]:
             lab.build()
             lab.environment["cell"] = {"PYTHONPATH": str(_ROOT)}
             words = [sys.executable, "-m", "tests.modem_sim", str(modem)]
-            words += ["--set", 'sim="pin"', "--set", 'mux="yes"']
+            for each in ('sim="pin"', *modem_is):
+                words += ["--set", each]
             lab.start("cell", words)
             made.modem_secrets = [{"uplink": "lte", "pin": _PIN}]
             made.more_environment = {
@@ -80,7 +93,7 @@ def board(request: pytest.FixtureRequest, privileged: None) -> Iterator[Board]:
                 "MCU_SIM_LINES": f"25={modem}/power_key 26={modem}/reset",
             }
             made.heap = _HEAP
-            made.write_files(_UPLINK)
+            made.write_files(uplink)
             made.around()
             made.start_chip()
             lab.start_home_agent()

@@ -21,7 +21,6 @@ SETTINGS = {
     "profile": "generic",
     "roaming": False,
     "mux": True,
-    "data": "ppp",
 }
 _PEER_WAIT_S = 0.1
 _TURNS = 200000
@@ -45,6 +44,8 @@ class Memory:
 class Bench:
     """One driver, one modem, one clock in milliseconds."""
 
+    kind = Cellular
+
     def __init__(
         self,
         behaviour: Behaviour | None = None,
@@ -66,7 +67,7 @@ class Bench:
         self._peer: Peer | None = None
 
     def _driver(self) -> Cellular:
-        return Cellular(self.settings, self.doors, self.memory, os.urandom)
+        return self.kind(self.settings, self.doors, self.memory, os.urandom)
 
     def restart(self) -> None:
         """The router is killed and started anew; the modem notices nothing."""

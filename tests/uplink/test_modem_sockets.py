@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from haaro.uplink import base, modem_sockets, socket_line
-from haaro.uplink.modem_profiles import profile
+from haaro.uplink.socket_modem import SocketModem
 from haaro.wire import ipv4
 from tests.modem_sim.modem import Behaviour
 from tests.uplink.bench import Bench
@@ -37,9 +37,11 @@ def packet(payload, port=4340, dst=PEER):
 class Socket(Bench):
     """A driver with sockets on a modem that has them."""
 
-    def __init__(self, mux="", name="ec25", data="sockets", **behaviour):
+    kind = SocketModem
+
+    def __init__(self, mux="", name="ec25", **behaviour):
         how = Behaviour(stack="10.64.0.2", mux=mux, **behaviour)
-        super().__init__(how, profile=name, data=data, mux=bool(mux))
+        super().__init__(how, profile=name, mux=bool(mux))
 
     @property
     def stack(self):
@@ -244,7 +246,7 @@ def test_a_full_modem_loses_a_datagram_and_no_more(made):
     made.send(b"lost")
     made.send(b"next")
     assert [each[0] for each in made.stack.sent] == [b"next"]
-    assert made.driver.sockets.lost == 1 and made.driver.state == base.UP
+    assert made.driver.ppp.lost == 1 and made.driver.state == base.UP
 
 
 def test_a_modem_that_refuses_every_send_is_set_up_anew(made):
@@ -255,7 +257,7 @@ def test_a_modem_that_refuses_every_send_is_set_up_anew(made):
     made.until_up(20000)
     made.send(b"works")
     assert made.stack.sent[-1][0] == b"works"
-    assert made.driver.sockets.lost == 3
+    assert made.driver.ppp.lost == 3
 
 
 @pytest.mark.parametrize("fault", ["lost_prompts", "lost_octets"])
@@ -265,7 +267,7 @@ def test_a_prompt_that_is_lost_or_a_payload_cut_costs_one_datagram(made, fault):
     made.send(EVERY_OCTET)
     made.send(b"next")
     assert made.stack.sent[-1][0] == b"next"
-    assert len(made.stack.sent[0][0]) == 256 and made.driver.sockets.lost == 1
+    assert len(made.stack.sent[0][0]) == 256 and made.driver.ppp.lost == 1
     assert made.driver.state == base.UP and made.driver.recoveries == 0
     made.arrive(b"down")
     made.until(lambda: made.came() == [(b"down", "203.0.113.9", 4340)], 5000)
@@ -419,10 +421,3 @@ def test_a_fault_in_the_driver_turns_its_test_red(monkeypatch):
     monkeypatch.setattr(modem_sockets, "SocketLine", faulty.SocketLine)
     with pytest.raises(AssertionError):
         _payloads_are_no_lines(Socket)
-
-
-def test_profiles_with_sockets_have_every_word():
-    words = profile("ec25")["sockets"]
-    assert set(words) == {"open", "close", "send", "sent", "unsent", "read", "data", "came", "over",
-                          "most"}  # fmt: skip
-    assert profile("generic")["sockets"] is None

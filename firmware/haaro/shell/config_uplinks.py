@@ -133,7 +133,7 @@ _ANY = {
 }
 _NETDEV = dict(_ANY)
 _NETDEV["interface"] = (text_of(15), REQUIRED)
-# docs/cellular.md. Profiles in which modem_profiles.py has the modem's own sockets.
+# docs/cellular.md. Profiles whose sockets socket_profiles.py knows.
 _SOCKETS = ("ec25", "bg96", "bg770")
 _CELLULAR = dict(_ANY)
 _CELLULAR.update(

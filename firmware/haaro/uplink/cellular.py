@@ -5,11 +5,11 @@ Owns the order of AT commands (3GPP TS 27.007) and what each answer means. Octet
 Contract: uplink/base.py. Called by linux_modem.py.
 
     probe -> setup -> SIM (PIN) -> register -> operator, signal -> APN -> dial -> PPP -> up
-      ^                                                    or the modem's socket --^      |
+      ^                                                                            |
       +------------------------- recover (modem.py) <------------------------------+
 
 What is refused (SIM, network, APN, password) is asked again, ever more rarely. What is unanswered
-is a hang, and modem.py's.
+is a hang, and modem.py's. With the modem's own socket in place of PPP: socket_modem.py.
 """
 
 from haaro.compat import const
@@ -38,9 +38,9 @@ _STALE = ("the peer does not answer", "no PPP peer", "the line echoes", "the mod
 class Cellular(Modem):
     """One modem.
 
-    settings: {"apn", "user", "password", "pin", "profile", "roaming", "mux", "data"}. doors: which
-    of "power_key" and "reset" are wired. memory: `failed`, `set()` -> bool and `clear()` of the
-    mark that the PIN was tried and not accepted; it outlives a restart. random(n) -> n octets.
+    settings: {"apn", "user", "password", "pin", "profile", "roaming", "mux"}. doors: which of
+    "power_key" and "reset" are wired. memory: `failed`, `set()` -> bool and `clear()` of the mark
+    that the PIN was tried and not accepted; it outlives a restart. random(n) -> n octets.
     """
 
     def __init__(self, settings: dict, doors: tuple, memory, random) -> None:
@@ -56,25 +56,16 @@ class Cellular(Modem):
         self._pin_tried = False
 
     def _carrier(self, random):
-        """Return what carries packets: PPP, or the modem's own socket."""
-        settings = self._settings
-        if settings["data"] == "sockets":
-            from haaro.uplink.modem_sockets import Sockets
-
-            self.sockets = Sockets(settings, self.profile["sockets"])
-            return self.sockets
+        """Return what carries packets."""
         from haaro.uplink.ppp import Ppp
 
-        return Ppp(settings["user"].encode(), settings["password"].encode(), random)
+        return Ppp(self._settings["user"].encode(), self._settings["password"].encode(), random)
 
     def _ready(self, now):
         self._search_since = now
         self._sim(now)
 
     def _unasked(self, now, line):
-        if self.mux and self.sockets:
-            # Which channel it comes by is the modem's choice.
-            self.sockets.unasked(now, line)
         if self.stage == "register" and "REG:" in line:
             # The network has been found, or lost: look now, or once more.
             self._hurry = True
@@ -209,12 +200,11 @@ class Cellular(Modem):
         if self.roaming and not self._settings["roaming"]:
             self._say(now, base.FAILED, "roaming (%s) is not allowed" % self.operator)
             self._later(now, _ROAMING_MS, self._look)
-            return
-        if self.sockets:
-            self.stage = "socket"
-            self._say(now, base.CONNECTING, "the modem opens its socket")
-            self.sockets.start(now)
-            return
+        else:
+            self._begin(now)
+
+    def _begin(self, now):
+        """Begin the call."""
         self.stage = "dial"
         self._todo = []
         if self._settings["apn"]:
@@ -233,12 +223,6 @@ class Cellular(Modem):
         else:
             self._say(now, base.CONNECTING, "dialling")
             self._call(now, self.profile["dial"], self._dialled, _DIAL_MS)
-
-    def _call(self, now, text, then, timeout_ms):
-        """Dial: where the line is multiplexed, by the channel that the call will use."""
-        self._then = then
-        self._repeat = None
-        (self._dial or self._at).command(now, text, timeout_ms)
 
     def _dialled(self, now, final, lines):
         if not final.startswith("CONNECT"):
@@ -267,17 +251,17 @@ class Cellular(Modem):
                 self._went_down(now, why)
             else:
                 self._again(now, why)
-        elif self.ppp.state == "up" and self.stage in ("ppp", "socket"):
+        elif self.ppp.state == "up" and self.stage == "ppp":
             self.stage = "up"
             self._came_up(now)
-            if self.mux or self.sockets:
+            if self.mux:
                 self._later(now, _LISTEN_MS, self._listen)
 
-    # --- the radio while the call is up; only where commands can be given meanwhile
+    # --- the radio while the call is up; only where the line is multiplexed
 
     def _listen(self, now):
         self._later(now, _LISTEN_MS, self._listen)
-        if not self._commands().busy:
+        if not self._at.busy:
             self.signal_dbm = None
             self._query = 0
             self._stat = 0

@@ -11,7 +11,6 @@ from haaro.uplink import base
 from haaro.uplink.at import At
 from haaro.uplink.modem_profiles import profile
 
-_PIECE = const(512)
 _COMMAND_MS = const(3000)
 _PROBE_MS = const(500)
 FIRST_PROBE_MS = const(2000)
@@ -46,7 +45,6 @@ class Modem:
         self.mux = None
         self._dial = None
         self._mux_failed = not settings["mux"] or not self.profile["mux"]
-        self.sockets = None  # what is in PPP's place, if anything
         self.ppp = self._carrier(random)
         self._settled = base.Settled({base.UP: _SETTLE_MS})
         self._reading = base.DOWN
@@ -86,8 +84,8 @@ class Modem:
 
     @property
     def data_mode(self) -> bool:
-        """Whether the line carries PPP, or is the sockets'."""
-        return self.stage in ("ppp", "socket", "up", "stop")
+        """Whether the line carries PPP."""
+        return self.stage in ("ppp", "up", "stop")
 
     def start(self, now: int) -> None:
         """Begin from whatever state the modem is in."""
@@ -146,7 +144,7 @@ class Modem:
 
     def poll_transmit(self) -> bytes:
         """Return what must be written to the line next, at most 512 octets, b"" if nothing."""
-        raw, self._raw = self._raw[:_PIECE], self._raw[_PIECE:]
+        raw, self._raw = self._raw, b""
         if raw or self.mux:
             return raw or self._multiplexed()
         return self.ppp.poll_transmit() if self.data_mode else self._at.poll_transmit()
@@ -219,12 +217,7 @@ class Modem:
         self._settled.read(now, self._reading)
 
     def _next_event(self):
-        event = self._at.next_event() or (self._dial and self._dial.next_event())
-        return event or (self.sockets and self.sockets.next_event())
-
-    def _commands(self):
-        """What takes commands now: the line, or a channel of it, or what has it for itself."""
-        return self.sockets if self.sockets and self.data_mode and not self.mux else self._at
+        return self._at.next_event() or (self._dial and self._dial.next_event())
 
     def _quit(self):
         self._at.reset()
@@ -242,7 +235,13 @@ class Modem:
     def _ask(self, now, text, then, timeout_ms=_COMMAND_MS, prefix="", repeat=True):
         self._then = then
         self._repeat = (text, then, timeout_ms, prefix, False) if repeat else None
-        self._commands().command(now, text, timeout_ms, prefix)
+        self._at.command(now, text, timeout_ms, prefix)
+
+    def _call(self, now, text, then, timeout_ms):
+        """Dial: where the line is multiplexed, by the channel that the call will use."""
+        self._then = then
+        self._repeat = None
+        (self._dial or self._at).command(now, text, timeout_ms)
 
     def _done(self, now, final, lines):
         if final == "TIMEOUT" and self.stage != "probe":
@@ -346,13 +345,11 @@ class Modem:
         self._play(now)
 
     def _close_down(self):
-        # A modem that waits for a datagram takes what comes for a part of it.
-        filling = bytes(self.sockets.most) if self.sockets else b""
         if not self._settings["mux"] or not self.profile["mux"]:
-            return filling
+            return b""
         from haaro.uplink.cmux import Cmux
 
-        return filling + Cmux.CLOSE_DOWN
+        return Cmux.CLOSE_DOWN
 
     def _play(self, now):
         if not self._script:

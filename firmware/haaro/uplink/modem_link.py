@@ -17,10 +17,14 @@ class ModemLink:
     def __init__(self, uplink: dict, secrets: dict, path: str, doors: dict, random) -> None:
         self._uplink = uplink
         self._doors = doors
-        keys = ("apn", "user", "profile", "roaming", "mux", "data")
-        settings = {key: uplink[key] for key in keys}
+        settings = {key: uplink[key] for key in ("apn", "user", "profile", "roaming", "mux")}
         settings.update(secrets)
-        self._modem = Cellular(settings, tuple(doors), PinMark(path + ".pin"), random)
+        driver = Cellular
+        if uplink["data"] == "sockets":
+            from haaro.uplink.socket_modem import SocketModem
+
+            driver = SocketModem
+        self._modem = driver(settings, tuple(doors), PinMark(path + ".pin"), random)
         self._meter = Meter(path + ".octets", uplink["data_cap_mb"])
         self._capped = False
 

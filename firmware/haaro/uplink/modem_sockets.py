@@ -3,7 +3,7 @@
 Owns the order of commands from the context's activation on, one at a time (socket_line.py), and
 what the modem says unasked. It has the doors of ppp.Ppp, so modem.py and uart_modem.py have it in
 PPP's place: the headers of IPv4 and UDP (ip_socket.py) are taken off what leaves and put on what
-comes. Commands and words are data: "sockets" of modem_profiles.py. Imported only where an uplink's
+comes. Commands and words are data: socket_profiles.py. Imported only where an uplink's
 "data" is "sockets".
 
     dead -> opening -> up -> closing -> dead        any -> dead, with `reason`
@@ -31,7 +31,7 @@ _MOST_MISSES = const(2)
 
 
 class Sockets:
-    """One socket at port 434. settings: {"apn", "user", "password"}; words: modem_profiles.py."""
+    """One socket at port 434. settings: {"apn", "user", "password"}; words: socket_profiles.py."""
 
     def __init__(self, settings: dict, words: dict) -> None:
         self._words = words

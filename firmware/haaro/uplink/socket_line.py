@@ -24,7 +24,7 @@ _LF = const(10)
 class SocketLine(At):
     """A line in command mode on which payloads pass.
 
-    words: see modem_profiles.py. arrived(address, port, octets): they are in `buffer`, from 28 on.
+    words: see socket_profiles.py. arrived(address, port, octets): they are in `buffer`, from 28 on.
     """
 
     def __init__(self, words: dict, arrived) -> None:

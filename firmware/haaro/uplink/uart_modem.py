@@ -101,9 +101,7 @@ class UartModem(ModemLink):
     def status(self) -> dict:
         """Facts for the status report."""
         answer = super().status()
-        answer["lost"] = self.lost
-        if self._modem.sockets:
-            answer["lost"] += self._modem.sockets.lost
+        answer["lost"] = self.lost + getattr(self._modem.ppp, "lost", 0)
         udp = self._socket
         if udp:
             answer["ip"] = {
