@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -113,14 +114,21 @@ def test_lines_of_power_and_reset_need_their_time():
 @pytest.fixture
 def program(tmp_path):
     """The program on a pty; its PIN is 4711 and it registers after half a second."""
-    words = ["--set", 'sim="pin"', "--set", "register_ms=500"]
+    with running(tmp_path, 'sim="pin"', "register_ms=500"):
+        yield tmp_path
+
+
+@contextmanager
+def running(tmp_path, *modem_is):
+    """The program on a pty in `tmp_path`; modem_is: KEY=JSON of its Behaviour."""
+    words = [word for each in modem_is for word in ("--set", each)]
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.modem_sim", str(tmp_path), *words],
         stdout=subprocess.PIPE, cwd=ROOT, text=True,
     )  # fmt: skip
     try:
         assert json.loads(process.stdout.readline())["event"] == "ready"
-        yield tmp_path
+        yield
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(_DEADLINE_S)

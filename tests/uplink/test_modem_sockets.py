@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from haaro.platform.linux import LinuxMachine
 from haaro.uplink import base, modem_sockets, socket_line
 from haaro.uplink.socket_modem import SocketModem
 from haaro.wire import ipv4
@@ -421,3 +422,9 @@ def test_a_fault_in_the_driver_turns_its_test_red(monkeypatch):
     monkeypatch.setattr(modem_sockets, "SocketLine", faulty.SocketLine)
     with pytest.raises(AssertionError):
         _payloads_are_no_lines(Socket)
+
+
+def test_the_modems_own_sockets_are_refused_on_linux():
+    machine = object.__new__(LinuxMachine)
+    with pytest.raises(ValueError, match=r"uplinks\[2\].data: sockets: is for microcontrollers"):
+        machine._add_modem(2, {"data": "sockets"}, "router.secrets.json")
