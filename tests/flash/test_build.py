@@ -10,7 +10,7 @@ import pytest
 from haaro_host.flash import boards, build, filesystem, merge
 from haaro_host.flash.errors import BadInputError
 from haaro_host.lab import system
-from tests.flash.conftest import PLAIN, S3, micropython, mount_command
+from tests.flash.conftest import PICO, PLAIN, S3, micropython, mount_command
 from tests.fleet.test_export import MICROPYTHON
 
 BOTH = pytest.mark.parametrize("name", [S3, PLAIN])
@@ -67,7 +67,7 @@ def test_the_image_is_born_with_a_whole_program_in_slot_a(firmware, name):
     assert entries == {
         path.relative_to(slot).as_posix(): build.described(path.read_bytes()) for path in files
     }
-    assert {"haaro_router.mpy", "haaro_device.mpy", "haaro/ota/updater.mpy"} <= set(entries)
+    assert {"haaro_router.mpy", "haaro_device.mpy"} <= set(entries)
     assert (about["board"], about["mpy"].split()[1]) == (name, "xtensawin")
     boot = (firmware[name] / "files" / "main.py").read_bytes()
     assert boot == (system.firmware().parent / "boot.py").read_bytes()
@@ -102,11 +102,17 @@ def test_micropython_imports_every_module_of_the_image(firmware, name):
 
 
 def test_a_board_without_psram_is_not_given_what_its_port_cannot_have(firmware):
-    names = {n: {p.name for p in (firmware[n] / "files").rglob("*.mpy")} for n in (S3, PLAIN)}
-    assert names[PLAIN] < names[S3]
-    assert not [name for name in names[PLAIN] if name.startswith(("linux", "kernel", "netlink"))]
-    assert {"lwip.mpy", "w5500.mpy", "wlan.mpy", "leaves_viper.mpy"} <= names[PLAIN]
-    assert {"linux.mpy", "lwip.mpy"} <= names[S3]
+    """Nor what needs a radio, a second slot or a hash of ours where its board has no use for it."""
+    names = {n: {p.stem for p in (firmware[n] / "files").rglob("*.mpy")} for n in (S3, PLAIN, PICO)}
+    for name in (PLAIN, PICO):
+        assert names[name] < names[S3]
+        foreign = ("linux", "kernel", "netlink", "control")
+        assert not [each for each in names[name] if each.startswith(foreign)]
+        assert {"lwip", "w5500", "leaves_viper", "uart_modem"} <= names[name]
+    some = {"wlan", "improv", "updater", "ed25519", "pure_hash"}
+    assert names[PLAIN] & some == {"wlan", "improv"}
+    assert names[PICO] & some == {"updater", "ed25519", "pure_hash"}
+    assert names[S3] > some | {"linux", "lwip", "control"}
 
 
 def test_an_image_without_a_sites_files_boots_into_the_console(firmware):

@@ -98,4 +98,6 @@ def test_the_small_board_needs_its_code_frozen_as_its_page_says(firmware):
     folder = firmware[PLAIN] / "files"
     assert sum(path.stat().st_size for path in folder.rglob("*.mpy")) > 110_000
     manifest = (boards.folder() / PLAIN / "manifest.py").read_text()
-    assert 'package("haaro"' in manifest
+    frozen = re.search(r'freeze_mpy\(os.environ\["HAARO_DIR"\] \+ "/(.+)"\)', manifest)
+    assert system.repository() / frozen[1] == build.default_folder(PLAIN) / "files" / "slots" / "a"
+    assert (folder / "slots" / "a" / "haaro_device.mpy").exists()

@@ -181,3 +181,5 @@ def test_the_program_of_a_linux_box_is_all_sources_under_names_that_a_box_takes(
 def test_a_board_that_is_not_there_is_named():
     with pytest.raises(FleetError, match="no board 'NONE'"):
         tree.program("NONE")
+    with pytest.raises(FleetError, match="ESP32_W5500 has no room for a second slot: haaro flash"):
+        tree.program("ESP32_W5500")

@@ -159,12 +159,12 @@ class Board:
         return uart_modem.UartModem(line, doors, uplink, own, path, os.urandom)
 
     def _wifi(self, uplink, secrets):
+        if not hasattr(self.network, "WLAN"):
+            raise ValueError("driver: wifi: this firmware has no Wi-Fi")
         from haaro.shell import secrets as reader
         from haaro.shell import unload
         from haaro.uplink.wlan import Wlan
 
-        if not hasattr(self.network, "WLAN"):
-            raise ValueError("driver: wifi: this firmware has no Wi-Fi")
         passwords = reader.wifi(secrets)
         unload()
         return Wlan(self.network, uplink, passwords, _scanner(self.network))

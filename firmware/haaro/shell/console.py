@@ -285,10 +285,11 @@ class Console:
         elif octet == 1 and self._line == b"IMPROV" and not self._asking:
             self._line = bytearray()
             if improv is None:
-                from haaro.shell.improv import Improv
+                from haaro.shell import console_commands
 
-                improv = self._improv = Improv(self)
-            improv.begin(now)
+                improv = self._improv = console_commands.improv(self)
+            if improv:
+                improv.begin(now)
         elif octet >= 32:
             if len(self._line) >= _LINE:
                 self._line = bytearray()

@@ -207,6 +207,15 @@ def _provision(console, now, words):
     yield "at %d" % at
 
 
+def improv(console):
+    """Return what takes Wi-Fi credentials, None where the program is for a board without Wi-Fi."""
+    try:
+        from haaro.shell.improv import Improv
+    except ImportError:
+        return None
+    return Improv(console)
+
+
 def _update(console, now, words):
     updater = console.box.updater
     if updater is None:

@@ -92,26 +92,6 @@ class ControlSocket:
         client[0].close()
 
 
-class _NoControl:
-    """Where there are no local sockets: a microcontroller is asked by its console."""
-
-    def handle(self, obj, now: int) -> bool:
-        return False
-
-    def expire(self, now: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-def open_control(path: str, answer, poll):
-    """Return the ControlSocket at `path`, or what stands for it on a port that has none."""
-    if not hasattr(socket, "AF_UNIX"):
-        return _NoControl()
-    return ControlSocket(path, answer, poll)
-
-
 def _send(connection, answer: dict) -> None:
     """Send an object in parts: late in a router's life the heap has no hole for the whole text.
     Never blocks, as the kernel's buffer for a local socket holds an answer.

@@ -7,15 +7,23 @@ queued, hand on the events, take the new deadline.
 
 import gc
 import select
+import socket
 import sys
 
 from haaro.compat import const
 from haaro.core.router import Router
 from haaro.shell import unload
 from haaro.shell.clock import Clock, ntp_ms
-from haaro.shell.control import open_control
 from haaro.shell.status import build_status
 from haaro.wire.ipv4 import text
+
+# A microcontroller has no local sockets, and is asked by its console.
+ControlSocket = None
+if hasattr(socket, "AF_UNIX"):
+    try:
+        from haaro.shell.control import ControlSocket
+    except ImportError:  # a small board's program in a test
+        pass
 
 _MAX_WAIT_MS = const(1000)
 _SLOW_TURN_MS = const(1000)
@@ -41,7 +49,9 @@ class Loop:
         self.clock = console.clock if console else Clock()
         self.poll = select.poll()
         self.router = Router(settings, random, self.clock.now(), ntp_ms())
-        self.control = open_control(options["socket"], self.answer, self.poll)
+        self.control = None
+        if ControlSocket:
+            self.control = ControlSocket(options["socket"], self.answer, self.poll)
         self._log_info = options["log"] == "info"
         self._warned = 0
         self.exit_status = 0
@@ -84,7 +94,8 @@ class Loop:
         """Give back sockets, links, rules and routes; failed: but for what guards the LAN."""
         if self.console:
             self.console.detach()
-        self.control.close()
+        if self.control:
+            self.control.close()
         # What the core held is room for what the kernel says of its links and routes.
         self.router = None
         gc.collect()
@@ -108,8 +119,8 @@ class Loop:
     def _control_event(self, obj) -> None:
         """A socket of the control plane is readable: its datagrams go to the core, all of them."""
         now = self.clock.now()
-        if self.control.handle(obj, now) or any(
-            each.handle(obj, now) for each in (self.console, self.updater) if each
+        if any(
+            each.handle(obj, now) for each in (self.control, self.console, self.updater) if each
         ):
             pass
         elif self.machine.uplink_event(obj, now):
@@ -162,7 +173,8 @@ class Loop:
             router.handle_timer(now)
             if self.machine.tick(now):
                 self._uplinks(now)
-            self.control.expire(now)
+            if self.control:
+                self.control.expire(now)
             if self.console:
                 self.console.tick(now)
             if self.updater:
@@ -297,11 +309,14 @@ class Loop:
 
 
 def _updater(loop, random):
-    """Return what keeps the program of this box up to date, None where it has no slots."""
+    """Return what keeps the program of this box up to date, None where it has no slots, or one."""
     if sys.path[0][-7:-1] != "slots/":
         return None
-    from haaro.ota.slots import Slots, running
-    from haaro.ota.updater import Updater
+    try:
+        from haaro.ota.slots import Slots, running
+        from haaro.ota.updater import Updater
+    except ImportError:  # no room for a second slot: the program was made without
+        return None
 
     source = getattr(loop.machine, "own_address", "")
     return Updater(loop, Slots(*running()), loop.options.get("update"), source, random)

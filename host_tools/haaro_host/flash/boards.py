@@ -12,6 +12,8 @@ from haaro_host.flash.errors import BadInputError
 from haaro_host.lab import system
 
 _MEGABYTE = 1 << 20
+# A slot takes about 0.5 MB in blocks of 4 KB.
+_TWO_SLOTS = _MEGABYTE
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Chip:
     """What differs between chips. `image_id` is the chip's number in image headers (esp-idf).
 
     With a `uf2_family` it is flashed by its boot ROM's drive, which names itself `drive_id`.
-    `unit`: the least that littlefs writes, octets.
+    `unit`: the least that littlefs writes, octets. `hashes`: its MicroPython has MD5 and SHA-1.
     """
 
     name: str
@@ -29,11 +31,12 @@ class Chip:
     unit: int = 32
     uf2_family: int = 0
     drive_id: str = ""
+    hashes: bool = False
 
 
 CHIPS = {
-    "esp32": Chip("ESP32", 0, 0x1000, "xtensawin"),
-    "esp32s3": Chip("ESP32-S3", 9, 0x0, "xtensawin"),
+    "esp32": Chip("ESP32", 0, 0x1000, "xtensawin", hashes=True),
+    "esp32s3": Chip("ESP32-S3", 9, 0x0, "xtensawin", hashes=True),
     # RP2350 datasheet 5.5.3: rp2350-arm-s. rp2's _boot.py mounts with progsize=256.
     "rp2350": Chip("RP2350", -1, 0x0, "armv7emsp", 256, 0xE48BFF59, "RP2350"),
 }
@@ -52,6 +55,12 @@ class Board:
     flash_octets: int
     table: partitions.Table
     psram: bool = False
+    wifi: bool = False
+
+    @property
+    def two_slots(self) -> bool:
+        """Whether its files have room for the program twice, as an update needs it."""
+        return self.table.find("vfs").size >= _TWO_SLOTS
 
     @property
     def chip(self) -> Chip:
@@ -91,9 +100,10 @@ def load(name: str) -> Board:
     if document["mcu"] not in CHIPS:
         known = ", ".join(CHIPS)
         raise BadInputError(f"{about}: mcu {document['mcu']!r}; this haaro can flash {known}")
+    psram, wifi = (what in document["features"] for what in ("External RAM", "WiFi"))
     if CHIPS[document["mcu"]].uf2_family:
         octets, table = _rp2_flash(place / "mpconfigboard.h", place / "mpconfigboard.cmake")
-        return Board(name, document["mcu"], document["product"], octets, table)
+        return Board(name, document["mcu"], document["product"], octets, table, psram, wifi)
     settings = (place / "sdkconfig.board").read_text()
     sizes = re.findall(r"^CONFIG_ESPTOOLPY_FLASHSIZE_(\d+)MB=y$", settings, re.M)
     tables = re.findall(r'^CONFIG_PARTITION_TABLE_CUSTOM_FILENAME="(.+)"$', settings, re.M)
@@ -105,8 +115,7 @@ def load(name: str) -> Board:
     octets = int(sizes[0]) * _MEGABYTE
     # The path is as seen from MicroPython's ports/esp32; the file lies in the board's folder.
     table = partitions.read_csv(place / Path(tables[0]).name, octets)
-    psram = "External RAM" in document["features"]
-    return Board(name, document["mcu"], document["product"], octets, table, psram)
+    return Board(name, document["mcu"], document["product"], octets, table, psram, wifi)
 
 
 def _rp2_flash(header: Path, cmake: Path) -> tuple[int, partitions.Table]:

@@ -53,7 +53,7 @@ def firmware_files(board: Board) -> dict[str, bytes]:
     """Return the program of a slot of `board`: name, octets."""
     root = system.firmware().parent
     sources = {}
-    for path in modules.needed(root, modules.left_out(board.psram)):
+    for path in modules.needed(root, modules.left_out(board)):
         name = path.relative_to(root).as_posix()
         sources[_RENAMED.get(name, name.removesuffix(".py") + ".mpy")] = path
     return compiled(sources, board.chip.arch, lean=not board.psram)

@@ -1,14 +1,16 @@
 """Which files of the firmware a board's program is made of: what its first files import.
 
 Followed are import statements wherever they stand in a file. A board without PSRAM, whose every
-octet counts, is not followed into what its port cannot have: Linux' sockets and links, the kernel
-plane, OpenWrt's configuration. A board with room takes all, so that the very image that is flashed
-runs on Linux too, where it is tested.
+octet counts, is not followed into what it cannot have: Linux' sockets and links, the kernel plane,
+OpenWrt's configuration, Wi-Fi without a radio, updates without room for a second slot. A board with
+room takes all, so that the very image that is flashed runs on Linux too, where it is tested.
 """
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+
+from haaro_host.flash.boards import Board
 
 # The first files: both are started by name, the second by the first.
 START = ("device_main.py", "main.py")
@@ -16,14 +18,28 @@ START = ("device_main.py", "main.py")
 KERNEL_PLANE = ("haaro/dataplane/kernel*", "haaro/platform/linux_bpf.py",
                 "haaro/platform/linux_paths.py", "haaro/platform/linux_bystanders.py",
                 "haaro/shell/uci.py")  # fmt: skip
-# Reached only by way of Linux' sockets, raw and by packet.
+# Reached only by way of Linux' sockets, raw, by packet and local.
 LINUX = ("haaro/platform/linux*", "haaro/uplink/linux*", "haaro/lan/linux*",
-         "haaro/dataplane/fast_path*", "haaro/dataplane/other_encapsulations.py")  # fmt: skip
+         "haaro/dataplane/fast_path*", "haaro/dataplane/other_encapsulations.py",
+         "haaro/shell/control.py")  # fmt: skip
+WIFI = ("haaro/uplink/wlan.py", "haaro/shell/improv.py")
+UPDATES = ("haaro/ota/*",)
+# For ports without MD5 and SHA-1. esp32's mpconfigport.h has both; rp2 has MD5 since 1.27 only.
+HASHES = ("haaro/wire/pure_hash.py",)
 
 
-def left_out(psram: bool) -> tuple[str, ...]:
-    """Return the patterns of what is not followed for a board with or without PSRAM."""
-    return KERNEL_PLANE if psram else KERNEL_PLANE + LINUX
+def left_out(board: Board) -> tuple[str, ...]:
+    """Return the patterns of what is not followed for `board`."""
+    if board.psram:
+        return KERNEL_PLANE
+    found = [*KERNEL_PLANE, *LINUX]
+    if not board.wifi:
+        found += WIFI
+    if not board.two_slots:
+        found += UPDATES
+    if board.chip.hashes:
+        found += HASHES
+    return tuple(found)
 
 
 def needed(root: Path, left_out: tuple[str, ...]) -> list[Path]:

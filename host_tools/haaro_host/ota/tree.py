@@ -29,6 +29,10 @@ def program(board: str) -> tuple[dict[str, bytes], str]:
         from haaro_host.flash import build
 
         found = boards.load(board)
+        if not found.two_slots:
+            raise BadInputError(
+                f"board {board} has no room for a second slot: haaro flash brings it new programs"
+            )
         return build.firmware_files(found), f"{build.mpy_version()} {found.chip.arch}"
     if not (boards.folder() / board).is_dir():
         known = ", ".join(sorted(path.name for path in boards.folder().glob("*/"))) or "none"
