@@ -46,7 +46,10 @@ class Watched:
         self._advertisement = advertisement
         self.peak = 0
         Watched.count += 1
-        self.data = bytes([Watched.count])  # never the octets of the one before: it is read
+        self.digest = bytes([Watched.count])  # never that of the one before: it is read
+
+    def owners(self):
+        return self._advertisement.owners()
 
     def __iter__(self):
         for router in self._advertisement:

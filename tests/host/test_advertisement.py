@@ -88,9 +88,12 @@ def test_structures_are_as_the_rfc_wants(groups):
 @given(st.lists(st.tuples(realm, st.integers(1, 4)), max_size=60))
 def test_realms_are_counted_as_the_wire_layer_sends_them(realms):
     """R4.2.1-1, R4.2.1-2, R4.2.2-i1, R4.2.2-i2: rollover included."""
-    encoder, cost = RealmEncoder(), RealmCost(RealmForms())
+    forms = RealmForms()
+    encoder, cost, maker = RealmEncoder(), RealmCost(forms), RealmCost(forms)
     for text, count in realms:
-        assert cost.add(text, count) == sum(len(encoder.encode(text)) for _ in range(count))
+        wanted = [encoder.encode(text) for _ in range(count)]
+        assert cost.add(text, count) == sum(map(len, wanted))
+        assert [maker.encode(text) for _ in range(count)] == wanted
 
 
 @given(st.lists(prefix(), max_size=9))

@@ -46,10 +46,11 @@ def forwarding_table(ctx, cache, tunnels, home) -> tuple[list, list]:
     for record in cache.all():
         tunnel = tunnels.of_peer(record.cr_hoa)
         direct = direct_networks(record, tunnel, home_up)
+        by_home = (0, record.hint if optimise else -1)
         for item in record.prefixes:
-            key = (item.prefix, item.plen)
             if not item.prefix_valid:
                 continue
+            key = (item.prefix, item.plen)
             if tunnel is not None:
                 sources.append((item.prefix, item.plen, tunnel.id))
             if key in taken:
@@ -59,7 +60,7 @@ def forwarding_table(ctx, cache, tunnels, home) -> tuple[list, list]:
                 routes.append((item.prefix, item.plen, tunnel.id, -1 if tunnel.up else record.hint))
             elif home_up:
                 taken.add(key)
-                routes.append((item.prefix, item.plen, 0, record.hint if optimise else -1))
+                routes.append(key + by_home)
     for prefix, plen in ctx.settings.home_prefixes:
         if home_up and (prefix, plen) not in taken:
             routes.append((prefix, plen, 0, -1))

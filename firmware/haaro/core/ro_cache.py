@@ -6,8 +6,6 @@ MR-CoA, so that the old and the new care-of address coexist during a handover. N
 anything.
 """
 
-from hashlib import sha256
-
 from haaro.compat import const
 from haaro.core import overlaps
 from haaro.core.peer_state import Binding, PeerRegistration, Procedure
@@ -227,14 +225,14 @@ class Cache:
         for. Any other list is the whole truth: what it does not name goes, unless it is
         protected.
         """
-        taken = sha256(routers.data).digest() if routers and solicited is None else b""
+        taken = routers.digest if routers and solicited is None else b""
         if taken and taken == self._taken and not any(self.may_go(r) for r in self._left):
             return
         left = []
         named: dict[bytes, int] = {}
-        for router in routers:
-            if router[0] not in named:
-                named[router[0]] = len(named) + 1
+        for owner in routers.owners() if routers else ():
+            if owner not in named:
+                named[owner] = len(named) + 1
         for old in self.all():
             gone = old.cr_hoa not in named and solicited in (None, old.cr_hoa)
             if gone and self.may_go(old):
@@ -277,11 +275,12 @@ class Cache:
         """Make room, for the router asked for or one of higher priority than the least wanted
         record that may go, by evicting that.
         """
+        if solicited not in (None, home_address):
+            return None
         for record in reversed(self.all()):
-            wanted_less = home_address == solicited or (
-                solicited is None and record.priority > order
-            )
-            if wanted_less and self.may_go(record):
+            if solicited is None and record.priority <= order:
+                return None
+            if self.may_go(record):
                 self._remove(record)
                 return self._add(home_address, order)
         return None

@@ -9,11 +9,12 @@ Prefixes are masked to their length on reading [A49]. Nothing here knows of auth
 """
 
 import struct
+from hashlib import sha256
 
 from haaro.compat import const
 from haaro.wire.errors import WireError
 from haaro.wire.ipv4 import mask
-from haaro.wire.prefixes import check_advertisement, iterate_advertisement
+from haaro.wire.prefixes import check_advertisement, iterate_advertisement, iterate_owners
 
 MOBILE_HOME_AUTHENTICATION = const(32)
 UDP_TUNNEL_REPLY = const(44)
@@ -110,10 +111,21 @@ class CareOfAddresses:
 
 
 class PrefixAdvertisement:
-    """RFC 6521 5.5, checked as a whole when read [A52]; decoded again by each `routers()`."""
+    """RFC 6521 5.5, checked as a whole when read [A52]; decoded again by each `routers()`.
+
+    `.digest` is the hash of the octets: a list that was right when last read is right.
+    """
+
+    _right = b""
 
     def __init__(self, buf: bytes, off: int, end: int) -> None:
-        check_advertisement(buf, off, end)
+        octets = sha256()
+        for at in range(off, end, 1024):  # in pieces: a copy of the whole could be 64 KB
+            octets.update(buf[at : min(at + 1024, end)])
+        self.digest = octets.digest()
+        if self.digest != PrefixAdvertisement._right:
+            check_advertisement(buf, off, end)
+            PrefixAdvertisement._right = self.digest
         self._buf = buf
         self._off = off
         self._end = end
@@ -126,6 +138,10 @@ class PrefixAdvertisement:
     def routers(self):
         """Iterate (home address, outbound only, [(prefix, plen, realm)]) in order of priority."""
         return iterate_advertisement(self._buf, self._off, self._end)
+
+    def owners(self):
+        """Iterate the home addresses alone, which takes half the time."""
+        return iterate_owners(self._buf, self._off, self._end)
 
     def __iter__(self):
         return self.routers()

@@ -39,10 +39,21 @@ class PrefixDecoder:
     """The mirror of PrefixEncoder."""
 
     def __init__(self) -> None:
-        self._master: bytes | None = None
+        self._master = -1
 
     def decode(self, delta: int, plen: int, buf: bytes, off: int, end: int) -> tuple[bytes, int]:
-        """Return (4 octets with host bits cleared, offset after the field).
+        """Return (4 octets with host bits cleared, offset after the field); WireError as `skip`."""
+        stop = self.skip(delta, plen, off, end)
+        bits = 32 - plen
+        if delta:
+            value = self._master >> (bits + 8) << (bits + 8) | buf[off] << bits
+        else:
+            value = int.from_bytes(buf[off:stop], "big") << 8 * (off + 4 - stop) >> bits << bits
+            self._master = value
+        return value.to_bytes(4, "big"), stop
+
+    def skip(self, delta: int, plen: int, off: int, end: int) -> int:
+        """Check one field, return the offset after it.
 
         WireError plen_33_63, delta_without_master, delta_plen_below_8, advertisement_truncated.
         """
@@ -52,15 +63,12 @@ class PrefixDecoder:
         if stop > end:
             raise WireError("advertisement_truncated")
         if not delta:
-            prefix = mask(bytes(buf[off:stop]) + bytes(4 - (stop - off)), plen)
-            self._master = prefix
-            return prefix, stop
-        if self._master is None:
+            self._master = 0  # there is one; only `decode` wants to know which
+        elif self._master < 0:
             raise WireError("delta_without_master")
-        if plen < 8:
+        elif plen < 8:
             raise WireError("delta_plen_below_8")
-        copied = int.from_bytes(mask(self._master, plen - 8), "big")
-        return (copied | buf[off] << (32 - plen)).to_bytes(4, "big"), stop
+        return stop
 
 
 def build_advertisement(routers: list, limit: int | None = None) -> tuple[bytes, int]:
@@ -114,6 +122,12 @@ def iterate_advertisement(buf: bytes, off: int, end: int):
     yield owner, outbound_only, networks
 
 
+def iterate_owners(buf: bytes, off: int, end: int):
+    """Yield the home addresses in order; WireError as above."""
+    for _, home_address, _ in _structures(buf, off, end, False):
+        yield home_address
+
+
 def _structures(buf: bytes, off: int, end: int, text: bool):
     """Yield (outbound only, HoA, None) or, only if `text`, (None, None, (prefix, plen, realm))."""
     if off >= end:
@@ -134,9 +148,9 @@ def _structures(buf: bytes, off: int, end: int, text: bool):
             yield info == _OUTBOUND_ONLY, bytes(buf[off : off + 4]), None
             off += 4
             continue
-        prefix, off = prefixes.decode(head & _D, info, buf, off, end)
         if text:
+            prefix, off = prefixes.decode(head & _D, info, buf, off, end)
             realm, off = realms.decode(buf, off, end)
             yield None, None, (prefix, info, realm)
         else:
-            off = realms.skip(buf, off, end)
+            off = realms.skip(buf, prefixes.skip(head & _D, info, off, end), end)

@@ -143,7 +143,8 @@ class RealmDecoder:
         if stop > end:
             raise WireError("realm_truncated")
         for i in range(start, stop):
-            if buf[i] == 0 or buf[i] == _DOT:
+            octet = buf[i]
+            if octet == 0 or octet == _DOT:
                 raise WireError("realm_label")  # it would alias a list of labels [A23]
 
     def _insert(self, piece: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from haaro_host.home_agent.advertisement import plan
 from haaro_host.home_agent.advertisement.order import Router
+from haaro_host.home_agent.advertisement.realms import RealmForms
 from haaro_host.home_agent.bindings import Binding
 from haaro_host.home_agent.config import Config
 
@@ -43,6 +44,7 @@ class Advertiser:
         self._placed: dict[tuple[bytes, int], tuple[Binding, bool, _Placed]] = {}
         self._made: dict[tuple[int, bytes, bytes], bytes] = {}
         self._chosen: dict[tuple[int, bytes], list[Router]] = {}
+        self._forms = RealmForms()
 
     def data(
         self,
@@ -79,6 +81,7 @@ class Advertiser:
             self._config = config
             self._rank = None
             self._placed = {}
+            self._forms = RealmForms()
             self._made.clear()
             self._chosen.clear()
         self._version = version
@@ -110,7 +113,7 @@ class Advertiser:
             left.sort(key=lambda entry: entry.router[0] != first)
             classes = groupby(left, lambda e: (e.router[0] != first, e.place[0]))
             chosen = plan.arrange([[e.router for e in group] for _, group in classes], limit)
-        return plan.encode(chosen, limit).data
+        return plan.encode(chosen, limit, self._forms).data
 
     def _best(self, limit: int, requester: bytes) -> list[Router]:
         """Return the better order of many without one router."""

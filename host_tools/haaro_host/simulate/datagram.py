@@ -31,15 +31,16 @@ class Datagram:
     """A datagram on the wire: when, from whom, between what, and "" or why it was dropped.
 
     `sender` and `receiver` are names of nodes; `receiver` is "" until it arrives. `src` and `dst`
-    are rewritten by NATs on the way, `first` is (src, sport, dst, dport) as it was sent.
+    are rewritten by NATs on the way, `first` is (src, sport, dst, dport) as it was sent. `kind` is
+    the name of what is carried: a message, "keepalive", "user" or "other".
     """
 
     __slots__ = (
-        "_kind",
         "dport",
         "dropped",
         "dst",
         "first",
+        "kind",
         "payload",
         "receiver",
         "sender",
@@ -52,11 +53,24 @@ class Datagram:
         self.time = time
         self.first = ends
         self.src, self.sport, self.dst, self.dport = ends
-        self.payload = payload
         self.dropped = ""
         self.sender = ""
         self.receiver = ""
-        self._kind = ""
+        self.carry(payload)
+
+    def carry(self, payload: bytes) -> None:
+        """Have this payload, and be of its kind."""
+        self.payload = payload
+        if payload[:4] != TUNNEL_HEADER:
+            self.kind = NAMES.get(payload[0], "other") if payload else "other"
+        elif payload[13:14] == _ICMP:
+            self.kind = "keepalive"
+        else:
+            found = self.control
+            if found is None:
+                self.kind = "user"
+            else:
+                self.kind = NAMES.get(found[0], "other") if found else "other"
 
     def copy(self) -> "Datagram":
         """Return a duplicate that a NAT may rewrite on its own."""
@@ -85,22 +99,6 @@ class Datagram:
         ):
             return found
         return None
-
-    @property
-    def kind(self) -> str:
-        """The name of what is carried: a message, "keepalive", "user" or "other"."""
-        if not self._kind:
-            self._kind = self._told()
-        return self._kind
-
-    def _told(self) -> str:
-        payload = self.payload
-        if payload[:4] == TUNNEL_HEADER and payload[13:14] == _ICMP:
-            return "keepalive"
-        found = self.control
-        if found is None:
-            return "user"
-        return NAMES.get(found[0], "other") if found else "other"
 
     def __repr__(self) -> str:
         via = " dropped: " + self.dropped if self.dropped else ""

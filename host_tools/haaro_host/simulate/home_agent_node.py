@@ -193,7 +193,7 @@ class HomeAgentNode:
     def _ask_deadline(self) -> None:
         when = self.home_agent.next_deadline()
         self._deadline = None if when is None else when - self.network.ntp_ms(0) - self.offset_ms
-        self.network.arm(self)
+        self.network.arm(self, self.next_deadline())
 
     def next_deadline(self) -> int | None:
         """Return when handle_timer() is due."""

@@ -96,13 +96,10 @@ class Network:
         self._order += 1
         heapq.heappush(self._queue, (when, self._order, action, argument))
 
-    def arm(self, node: Node) -> None:
-        """Look at the node's deadline again; call it after anything that may have changed it."""
-        when = node.next_deadline()
-        if when is None:
-            return
+    def arm(self, node: Node, when: int | None) -> None:
+        """The node's next deadline is `when`; call it after anything that may have changed it."""
         # A deadline that moved on is left where it is: what is early finds nothing due.
-        if node.armed is None or when < node.armed:
+        if when is not None and (node.armed is None or when < node.armed):
             node.armed = when
             self.at(max(when, self.now), self._timer, (node, when))
 
@@ -118,7 +115,7 @@ class Network:
             if due is not None and due <= self.now:
                 node.handle_timer()
             else:
-                self.arm(node)
+                self.arm(node, due)
 
     def run(self, ms: int) -> None:
         """Let `ms` go by."""
@@ -217,7 +214,7 @@ class Network:
             if link.corrupt and datagram.payload and rng.random() < link.corrupt:
                 changed = bytearray(datagram.payload)
                 changed[rng.randrange(len(changed))] ^= rng.randint(1, 255)
-                datagram.payload = bytes(changed)
+                datagram.carry(bytes(changed))
         self._record(datagram)
         if datagram.dropped:
             return

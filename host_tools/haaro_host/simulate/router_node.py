@@ -5,7 +5,7 @@ by a direct tunnel must have an inner source that belongs to it. Nothing here kn
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from haaro.core.router import Router
 from haaro.core.settings import Settings
@@ -18,6 +18,17 @@ from haaro_host.simulate.nat import Nat
 from haaro_host.simulate.network import Link, Network
 
 _MAX_LOG = 200  # lines kept of each router; the oldest go
+_NO_ROUTE = (-1, -1)
+
+
+def _network(prefix: bytes, plen: int) -> tuple[int, int]:
+    """Return (host bits, the other bits as a number), as `_inside` wants it."""
+    return 32 - plen, int.from_bytes(prefix, "big") >> (32 - plen)
+
+
+def _inside(address: bytes, networks: Iterable[tuple[int, int]]) -> bool:
+    number = int.from_bytes(address, "big")
+    return any(number >> shift == network for shift, network in networks)
 
 
 class _Attachment:
@@ -42,6 +53,7 @@ class RouterNode:
         self.name = settings.name
         self.settings = settings
         self.on_packet = on_packet
+        self._networks = [_network(prefix, plen) for prefix, plen in settings.networks]
         self.boots = 0
         self.running = False
         self.armed: int | None = None
@@ -76,7 +88,7 @@ class RouterNode:
         self._stale = False
         self._routes: list[tuple[bytes, int, int, int]] = []
         self._flows: dict[bytes, tuple[int, int]] = {}  # looked up in this table already
-        self._sources: dict[int, list[tuple[bytes, int]]] = {}
+        self._sources: dict[int, list[tuple[int, int]]] = {}
         self._ends: dict[tuple[bytes, bytes, int], int] = {}
         self._rx: dict[int, int] = {}
         self._tx: dict[int, int] = {}
@@ -167,10 +179,9 @@ class RouterNode:
             return
         if self._stale:
             self._swap()
-        allowed = self._sources.get(tunnel, ())
-        if tunnel and not any(ipv4.contains(net, plen, ip.src) for net, plen in allowed):
+        if tunnel and not _inside(ip.src, self._sources.get(tunnel, ())):
             self._refuse("source")
-        elif not any(ipv4.contains(net, plen, ip.dst) for net, plen in self.settings.networks):
+        elif not _inside(ip.dst, self._networks):
             self._refuse("destination")
         else:
             self._rx[tunnel] = self._rx.get(tunnel, 0) + 1
@@ -205,18 +216,21 @@ class RouterNode:
 
     def _longest_match(self, dst: bytes) -> tuple[int, int]:
         """Return (tunnel, hint) of the route to `dst`; the first listed of equal ones."""
-        number = int.from_bytes(dst, "big")
-        longest, best = -1, (-1, -1)
+        longest, best = -1, _NO_ROUTE
+        wanted: dict[int, bytes] = {}  # `dst` cut to a length; there are few lengths
         for prefix, plen, tunnel, hint in self._routes:
-            if plen > longest and not (int.from_bytes(prefix, "big") ^ number) >> (32 - plen):
-                longest, best = plen, (tunnel, hint)
+            if plen > longest:
+                if plen not in wanted:
+                    wanted[plen] = ipv4.mask(dst, plen)
+                if prefix == wanted[plen]:
+                    longest, best = plen, (tunnel, hint)
         return best
 
     def _told_later(self) -> None:
         """The shell tells what the tunnels carried once a second."""
         if self._count_at is None:
             self._count_at = self.network.now + 1000
-            self.network.arm(self)
+            self.network.arm(self, self.next_deadline())
 
     def _encapsulate(self, tunnel_id: int, packet: bytes) -> None:
         tunnel = self.router.tunnels.get(tunnel_id)
@@ -249,18 +263,17 @@ class RouterNode:
             elif (link := self.uplinks.get(item.uplink)) is not None:
                 ends = (link.address, MIP_PORT, item.dst, item.dport)
                 self.network.send(self, link.nat, link.link, ends, item.payload)
-        when, armed = router.next_deadline(), self.armed
+        when, armed = self.next_deadline(), self.armed
         if armed is None or (when is not None and when < armed):
-            self.network.arm(self)
+            self.network.arm(self, when)
 
     def _swap(self) -> None:
         self._stale = False
         self._routes, sources = self.router.forwarding_table()
         self._flows.clear()
-        allowed: dict[int, list[tuple[bytes, int]]] = {}
+        self._sources = {}
         for prefix, plen, tunnel in sources:
-            allowed.setdefault(tunnel, []).append((prefix, plen))
-        self._sources = allowed
+            self._sources.setdefault(tunnel, []).append(_network(prefix, plen))
 
     def _log(self, text: str) -> None:
         self.log.append((self.network.now, text))

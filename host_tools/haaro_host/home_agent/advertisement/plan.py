@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
-from haaro.wire.realms import RealmEncoder
 from haaro_host.home_agent.advertisement import masters
 from haaro_host.home_agent.advertisement.order import Network, Router, key, replaced, shortest
 from haaro_host.home_agent.advertisement.realms import RealmCost, RealmForms
@@ -35,26 +34,38 @@ class Structure(NamedTuple):
 
 @dataclass(frozen=True)
 class Encoding:
-    """An advertisement: `complete` routers are in it whole; `structures` are those in it."""
+    """An advertisement: `complete` routers are in it whole; `pieces` are its structures' fields."""
 
-    data: bytes
     complete: int
-    structures: tuple[Structure, ...]
+    pieces: list[tuple[Router, Network | None, bool, bytes]]
+
+    @property
+    def data(self) -> bytes:
+        """The octets."""
+        return b"".join([piece[3] for piece in self.pieces])
+
+    @property
+    def structures(self) -> tuple[Structure, ...]:
+        """The structures in it."""
+        return tuple(map(Structure._make, self.pieces))
 
     @property
     def networks(self) -> int:
         """The number of networks in it."""
-        return sum(structure.network is not None for structure in self.structures)
+        return sum(piece[1] is not None for piece in self.pieces)
 
 
-def encode(routers: Sequence[Router], limit: int = MAX_OCTETS) -> Encoding:
+def encode(
+    routers: Sequence[Router], limit: int = MAX_OCTETS, forms: RealmForms | None = None
+) -> Encoding:
     """Return the advertisement of `routers` in this order, cut before it is over `limit` octets.
 
-    ValueError when a realm cannot be one.
+    `forms`: realms taken apart before. ValueError when a realm cannot be one.
     """
-    masters_of = iter(_masters(routers, limit))
-    realms = RealmEncoder()
-    structures: list[Structure] = []
+    prefixes = _prefixes(routers, limit)
+    declared = zip(prefixes, masters.choose(prefixes)[1], strict=True)
+    realms = RealmCost(forms or RealmForms())
+    pieces: list[tuple[Router, Network | None, bool, bytes]] = []
     left = limit
     complete = 0
     for router in routers:
@@ -62,18 +73,19 @@ def encode(routers: Sequence[Router], limit: int = MAX_OCTETS) -> Encoding:
         if left < _HOA_OCTETS:
             break
         head = bytes([_M | (_OUTBOUND_ONLY if outbound_only else 0)])
-        structures.append(Structure(router, None, False, head + home_address))
+        pieces.append((router, None, False, head + home_address))
         left -= _HOA_OCTETS
         for network in networks:
-            octets = _prefix(network, next(masters_of, True)) + realms.encode(network[2])
+            prefix, is_master = next(declared, (key(network), True))
+            octets = _prefix(prefix, is_master) + realms.encode(network[2])
             left -= len(octets)
             if left < 0:
                 break
-            structures.append(Structure(router, network, octets[0] >= _D, octets))
+            pieces.append((router, network, octets[0] >= _D, octets))
         if left < 0:
             break
         complete += 1
-    return Encoding(b"".join(s.octets for s in structures), complete, tuple(structures))
+    return Encoding(complete, pieces)
 
 
 def arrange(
@@ -116,18 +128,18 @@ def least_octets(router: Router) -> int:
     return _HOA_OCTETS + 2 * len(router[2])
 
 
-def _masters(routers: Sequence[Router], limit: int) -> list[bool]:
+def _prefixes(routers: Sequence[Router], limit: int) -> list[masters.Prefix]:
     prefixes: list[masters.Prefix] = []
     for router in routers:
         if limit < 0:
             break  # what is further down cannot be in
         limit -= least_octets(router)
         prefixes += [key(network) for network in router[2]]
-    return masters.choose(prefixes)[1]
+    return prefixes
 
 
-def _prefix(network: Network, is_master: bool) -> bytes:
-    value, plen = key(network)
+def _prefix(prefix: masters.Prefix, is_master: bool) -> bytes:
+    value, plen = prefix
     if is_master:
         return bytes([plen]) + value.to_bytes(4, "big")[: masters.octets(plen)]
     return bytes([_D | plen, value >> (32 - plen) & 0xFF])
@@ -135,7 +147,7 @@ def _prefix(network: Network, is_master: bool) -> bytes:
 
 def _measure(routers: Sequence[Router], limit: int, forms: RealmForms) -> tuple[int, int]:
     """Return (networks that fit, octets of them) without making the octets."""
-    is_master = iter(_masters(routers, limit))
+    is_master = iter(masters.choose(_prefixes(routers, limit))[1])
     realms = RealmCost(forms)
     used = count = 0
     for _, _, networks in routers:
