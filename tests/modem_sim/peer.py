@@ -1,6 +1,11 @@
 """The cellular network behind a simulated modem: `slirp-fullbolt ppp`, somebody else's PPP and NAT.
 
 It talks on a pty of its own, from when a call begins until it ends. Debian's package is slirp.
+
+It is a NAT that has one other end for each of our ports: whatever our second datagram goes to, all
+later ones go to as well, wherever they should (slirp 1.0.17, udp_input: what it remembers of the
+last socket spares it the look at the destination). Who talks to a peer by then does not reach the
+home agent any more, so a router behind it must not try to.
 """
 
 from __future__ import annotations
@@ -17,6 +22,8 @@ from contextlib import suppress
 
 # ppp_exit: when PPP is taken leave of the call is over, as on a modem.
 COMMAND = ("slirp-fullbolt", "ppp", "ppp_exit")
+# What router.json has behind it.
+SETTINGS: dict[str, object] = {"route_optimization": {"enabled": False}}
 _MOST = 65536
 _READY = b"Ready"
 _READY_S = 5.0

@@ -94,6 +94,7 @@ def office(request: pytest.FixtureRequest, privileged: None) -> Iterator[Cellula
         with lab.exclusively():
             lab.build()
             _give_pin(lab.files.router_secrets("a"))
+            _behind_slirp(lab.files.router_config("a"))
             lab.environment["cell"] = {"PYTHONPATH": str(_ROOT)}
             words = [sys.executable, "-m", "tests.modem_sim", str(modem)]
             words += ["--set", 'sim="pin"', "--set", f"register_ms={_REGISTER_MS}"]
@@ -109,6 +110,11 @@ def office(request: pytest.FixtureRequest, privileged: None) -> Iterator[Cellula
         lab.down()
         if not broken:
             shutil.rmtree(out)
+
+
+def _behind_slirp(path: Path) -> None:
+    whole = {**json.loads(path.read_text()), **peer.SETTINGS}
+    processes.write_atomically(path, json.dumps(whole))
 
 
 def _give_pin(path: Path) -> None:

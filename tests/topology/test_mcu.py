@@ -92,6 +92,7 @@ class Board:
         self.console = Console(place / "console.log")
         self.modem_secrets: list[dict[str, str]] = []
         self.more_environment: dict[str, str] = {}
+        self.more_settings: dict[str, object] = {}  # of router.json
         self.heap = _HEAP
 
     def around(
@@ -144,6 +145,7 @@ class Board:
         whole = json.loads(self.lab.files.router_config("a").read_text())
         for key in ("socket", "tunnel_interface", "fast_lan"):
             whole.pop(key, None)
+        whole.update(self.more_settings)
         whole["uplinks"] = [uplink]
         whole["lan"] = {"driver": "w5500", "address": f"{A.lan_router}/24"}
         whole["secrets"] = "router.secrets.json"

@@ -59,15 +59,20 @@ def board(request: pytest.FixtureRequest, privileged: None) -> Iterator[Board]:
     """Its modem's network is slirp."""
     if peer.why_not_here():
         pytest.skip(peer.why_not_here())
-    yield from board_with_modem(request, "u", _UPLINK, 'mux="yes"')
+    yield from board_with_modem(request, "u", _UPLINK, 'mux="yes"', settings=peer.SETTINGS)
 
 
 def board_with_modem(
-    request: pytest.FixtureRequest, suffix: str, uplink: dict[str, object], *modem_is: str
+    request: pytest.FixtureRequest,
+    suffix: str,
+    uplink: dict[str, object],
+    *modem_is: str,
+    settings: dict[str, object] | None = None,
 ) -> Iterator[Board]:
     """The lab with its home agent and C; A has power, its modem asks for a PIN.
 
-    suffix: of the lab's name; modem_is: KEY=JSON of the simulated modem's Behaviour.
+    suffix: of the lab's name; modem_is: KEY=JSON of the simulated modem's Behaviour;
+    settings: more of router.json.
     """
     if not shutil.which("ethtool"):
         pytest.skip("needs the Debian package ethtool")
@@ -93,6 +98,7 @@ def board_with_modem(
                 "MCU_SIM_LINES": f"25={modem}/power_key 26={modem}/reset",
             }
             made.heap = _HEAP
+            made.more_settings = settings or {}
             made.write_files(uplink)
             made.around()
             made.start_chip()
@@ -130,7 +136,7 @@ def test_the_board_comes_onto_the_home_agent_through_the_modem(board: Board) -> 
 
 
 def test_traffic_passes_both_ways_by_the_home_agent(board: Board) -> None:
-    """slirp lets no third party's answer in, so there is no direct path behind it."""
+    """There is no direct path behind slirp: tests/modem_sim/peer.py."""
     board.reaches(A.host, C.host)
     board.reaches(C.host, A.host)
     for source, sink in ((A.host, C.host), (C.host, A.host)):
