@@ -38,8 +38,8 @@ class Client:
     def getting(self, path: str, at: int, sink):
         """Hand the body of `path` from octet `at` on to `sink(octets)`. Raises OSError.
 
-        `status` is the answer's, 0 before there is one; `sink` is called only for 200 and 206. The server may begin at 0
-        although asked otherwise: then it is 200.
+        `status` is the answer's, 0 before there is one; `sink` is called only for 200 and 206. The
+        server may begin at 0 although asked otherwise: then it is 200.
         """
         updater = self._updater
         self.status = 0
